@@ -1,0 +1,1 @@
+"""Frozen values shared by all layers: ids, container, image, mount, network; no I/O."""
