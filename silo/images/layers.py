@@ -1,0 +1,204 @@
+"""Unpacked layers by diff id: made once, whole or not at all, from a packed layer of the content store. Blocks."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import queue
+import threading
+from collections.abc import Callable, Generator, Iterable, Iterator
+from pathlib import Path
+
+from silo.errors import HostError, InvalidRequest, SiloError
+from silo.host.beneath import Root
+from silo.host.durable import host_error
+from silo.images.blobs import check_room
+from silo.images.compression import decompress
+from silo.images.limits import ImageLimits
+from silo.images.tarstream import ByteStream, TarReader
+from silo.images.unpack import LayerUnpacker, Unpacked
+from silo.images.workspace import Operation, Workspace, delete
+
+_LOG = logging.getLogger(__name__)
+_ROOM_CHECK = 64 << 20
+_QUEUE_CHUNKS = 8
+_Item = bytes | BaseException | None
+
+
+class LayerStore:
+    """The unpacked layers over a workspace."""
+
+    def __init__(self, workspace: Workspace, limits: ImageLimits) -> None:
+        self._workspace = workspace
+        self._limits = limits
+
+    def ensure(
+        self,
+        operation: Operation,
+        diff_id: str,
+        chunks: Callable[[], Iterable[bytes]],
+        *,
+        packed_bytes: int,
+        on_progress: Callable[[int], None] = lambda _: None,
+    ) -> int:
+        """Unpack the layer unless it is there; answers the bytes of its files.
+
+        `chunks` gives the packed layer; its content must have `diff_id`. `on_progress` hears packed bytes read so far.
+        """
+        operation.pin(diff_id)
+        with self._workspace.exclusively(diff_id):
+            size = self._workspace.layer_size(diff_id)
+            if size is not None:
+                return size
+            target = operation.path()
+            try:
+                result, found = self._unpack(target, chunks(), packed_bytes, on_progress)
+            except SiloError as error:
+                delete(target)
+                raise _named(error, diff_id) from error
+            if found != diff_id:
+                delete(target)
+                raise InvalidRequest(f"layer {diff_id} is damaged: its content has the digest {found}")
+            self._workspace.put_layer(target, diff_id, result.file_bytes)
+            return result.file_bytes
+
+    def unpack_unknown(self, operation: Operation, chunks: Iterable[bytes], *, packed_bytes: int) -> tuple[str, int]:
+        """Unpack a layer whose diff id is not told; answers (diff id, bytes of its files)."""
+        target = operation.path()
+        try:
+            result, diff_id = self._unpack(target, chunks, packed_bytes, lambda _: None)
+        except SiloError:
+            delete(target)
+            raise
+        operation.pin(diff_id)
+        with self._workspace.exclusively(diff_id):
+            size = self._workspace.layer_size(diff_id)
+            if size is None:
+                self._workspace.put_layer(target, diff_id, result.file_bytes)
+                return diff_id, result.file_bytes
+        delete(target)
+        return diff_id, size
+
+    def _unpack(
+        self, target: Path, chunks: Iterable[bytes], packed_bytes: int, on_progress: Callable[[int], None]
+    ) -> tuple[Unpacked, str]:
+        try:
+            target.mkdir(mode=0o755)
+            target.chmod(0o755)
+        except OSError as error:
+            raise host_error(error, f"cannot make {target}") from error
+        digest = hashlib.sha256()
+        checker = _Checker(self._limits, packed_bytes, target)
+        with _Ahead(_digested(decompress(_counted(chunks, on_progress)), digest.update, checker.count)) as ahead:
+            stream = ByteStream(iter(ahead))
+            with Root(target) as root:
+                result = LayerUnpacker(root, check=checker.check).unpack(TarReader(stream))
+            stream.drain()
+        for warning in result.warnings:
+            _LOG.warning("layer in %s: %s", target.parent.name, warning)
+        return result, f"sha256:{digest.hexdigest()}"
+
+
+class _Checker:
+    """The limits of one layer."""
+
+    def __init__(self, limits: ImageLimits, packed_bytes: int, target: Path) -> None:
+        self._limits = limits
+        self._packed = max(packed_bytes, 1)
+        self._target = target
+        self._next_room_check = 0
+
+    def count(self, unpacked: int) -> None:
+        """Called with the bytes that came out of decompression so far."""
+        limits = self._limits
+        if unpacked > 2 * limits.layer_bytes:  # headers and padding count here, data alone in `check`
+            raise InvalidRequest(f"it unpacks to more than {limits.layer_bytes >> 20} MiB")
+        if unpacked > limits.ratio_floor_bytes and unpacked > self._packed * limits.compression_ratio:
+            raise InvalidRequest(
+                f"it unpacks to more than {limits.compression_ratio} times its size",
+                hint="that is how a decompression bomb looks",
+            )
+
+    def check(self, so_far: Unpacked) -> None:
+        limits = self._limits
+        if so_far.entries > limits.layer_entries:
+            raise InvalidRequest(f"it holds more than {limits.layer_entries} entries")
+        if so_far.file_bytes > limits.layer_bytes:
+            raise InvalidRequest(f"it unpacks to more than {limits.layer_bytes >> 20} MiB")
+        if so_far.file_bytes >= self._next_room_check:
+            check_room(self._target, limits.free_bytes + min(so_far.file_bytes - self._next_room_check, _ROOM_CHECK))
+            self._next_room_check = so_far.file_bytes + _ROOM_CHECK
+
+
+class _Ahead:
+    """Runs an iterator of bytes in a thread of its own, a few chunks ahead: decompression beside the making of files."""
+
+    def __init__(self, chunks: Generator[bytes, None, None]) -> None:
+        self._chunks = chunks
+        self._queue: queue.Queue[_Item] = queue.Queue(_QUEUE_CHUNKS)
+        self._stopped = False
+        self._thread = threading.Thread(target=self._produce, name="decompress", daemon=True)
+
+    def __enter__(self) -> _Ahead:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopped = True
+        while self._thread.is_alive():
+            try:
+                self._queue.get(timeout=0.01)
+            except queue.Empty:
+                continue
+        self._thread.join()
+        self._chunks.close()
+
+    def _produce(self) -> None:
+        try:
+            for chunk in self._chunks:
+                self._queue.put(chunk)
+                if self._stopped:
+                    return
+            self._queue.put(None)
+        except BaseException as error:
+            self._queue.put(error)
+
+    def __iter__(self) -> Iterator[bytes]:
+        while True:
+            item = self._queue.get()
+            if item is None:
+                return
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+
+
+def _counted(chunks: Iterable[bytes], on_progress: Callable[[int], None]) -> Iterator[bytes]:
+    total = 0
+    try:
+        for chunk in chunks:
+            total += len(chunk)
+            yield chunk
+            on_progress(total)
+    finally:
+        # an error keeps frames alive for a while, and with them the file that the chunks come from
+        if isinstance(chunks, Generator):
+            chunks.close()
+
+
+def _digested(
+    chunks: Iterator[bytes], update: Callable[[bytes], None], count: Callable[[int], None]
+) -> Generator[bytes, None, None]:
+    total = 0
+    for chunk in chunks:
+        update(chunk)
+        total += len(chunk)
+        count(total)
+        yield chunk
+
+
+def _named(error: SiloError, diff_id: str) -> SiloError:
+    """The same error, saying which layer."""
+    if isinstance(error, (InvalidRequest, HostError)):
+        return type(error)(f"layer {diff_id[:19]}: {error.brief}", details=error.details, hint=error.hint)
+    return error

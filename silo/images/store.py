@@ -1,0 +1,280 @@
+"""The image store of this machine: the port `ImageStore` over a directory and a table of rows.
+
+Each operation works in threads and in a staging directory of its own; when its blobs and layers are in place and synced, its
+rows are written on the event loop. So at every moment each row names only what is whole (silo.images.workspace).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections import defaultdict
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+
+from silo.engine.ports import ImageChange, Progress, PullRequest
+from silo.errors import NotFound
+from silo.host.durable import sync_file_system
+from silo.images.archive_in import ArchiveReader
+from silo.images.archive_out import choose_manifest, plan_archive, stream_archive
+from silo.images.blobs import Blob, BlobStore
+from silo.images.catalog import Catalog
+from silo.images.documents import is_unpacked
+from silo.images.feed import ProgressRelay, Stop, in_thread, next_batch, run_fed
+from silo.images.intake import Intake
+from silo.images.layers import LayerStore
+from silo.images.limits import ImageLimits
+from silo.images.making import ImageMaker
+from silo.images.platforms import host_architecture, parse_platform
+from silo.images.records import ImageRecord, ManifestRecord, SavedImage, build_image
+from silo.images.references import parse_reference, parse_tag_target
+from silo.images.skopeo import registry_domain
+from silo.images.transport import Transport
+from silo.images.workspace import Operation, Workspace
+from silo.model.image import HistoryEntry, Image, ImageConfig
+from silo.model.persistence import Documents
+from silo.model.platform import Platform
+
+
+class LocalImageStore:
+    """Implements `silo.engine.ports.ImageStore`. One at a time over one data root."""
+
+    def __init__(
+        self,
+        *,
+        data_root: Path,
+        records: Documents[ImageRecord],
+        limits: ImageLimits | None = None,
+        insecure_registries: Sequence[str] = (),
+    ) -> None:
+        self._limits = limits or ImageLimits()
+        self._workspace = Workspace(data_root)
+        self._catalog = Catalog(records)
+        self._blobs = BlobStore(self._workspace, self._limits)
+        self._layers = LayerStore(self._workspace, self._limits)
+        self._intake = Intake(self._blobs, self._layers, self._limits)
+        self._maker = ImageMaker(self._blobs, self._layers, self._intake, self._limits)
+        self._transport = Transport(
+            self._workspace, self._blobs, self._intake, self._limits, insecure_registries=insecure_registries
+        )
+        self._deleter: threading.Thread | None = None
+        self._built: dict[str, tuple[ImageRecord, Image]] = {}
+        self._pulling: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        for record in self._catalog.all():
+            self._workspace.know_blob(record.id, record.config_size)
+            for manifest in record.manifests:
+                self._workspace.know_blob(manifest.digest, manifest.size)
+                for packed in manifest.layers:
+                    self._workspace.know_blob(packed.digest, packed.size)
+            for layer in record.layers:
+                self._workspace.know_layer(layer.diff_id, layer.size_bytes)
+        # What no row names may be half written: the last process may have died at any moment.
+        self._workspace.set_aside(self._catalog.content)
+
+    def find(self, reference: str, *, platform: str = "") -> Image | None:
+        record = self._catalog.find(reference, platform=platform)
+        return None if record is None else self._image(record)
+
+    def get(self, reference: str, *, platform: str = "") -> Image:
+        return self._image(self._catalog.get(reference, platform=platform))
+
+    def all(self) -> tuple[Image, ...]:
+        return tuple(self._image(record) for record in self._catalog.all())
+
+    async def load(self, chunks: AsyncIterator[bytes], progress: Progress) -> tuple[Image, ...]:
+        stop = Stop()
+        relay = ProgressRelay(progress, stop)
+
+        def work(pieces: Iterator[bytes]) -> list[ImageRecord]:
+            records = reader.load(pieces, relay)
+            sync_file_system(self._workspace.data_root)
+            return records
+
+        async with self._operation() as operation:
+            reader = ArchiveReader(operation, self._blobs, self._layers, self._intake, self._limits)
+            records = await run_fed(chunks, work, stop)
+            images = tuple(self._register(record) for record in records)
+        if reader.unused:
+            self.collect_garbage()
+        return images
+
+    async def pull(self, request: PullRequest, progress: Progress) -> Image:
+        reference = parse_reference(request.reference).with_default_tag()
+        stop = Stop()
+        relay = ProgressRelay(progress, stop)
+
+        def work() -> ImageRecord:
+            record = self._transport.pull(operation, request, relay)
+            sync_file_system(self._workspace.data_root)
+            return record
+
+        async with self._pulling[f"{reference.canonical} {request.platform}"], self._operation() as operation:
+            record = self._catalog.register(await in_thread(work, stop))
+        return self._image(record)
+
+    async def push(self, request: PullRequest, progress: Progress) -> str:
+        reference = parse_reference(request.reference).with_default_tag()
+        record = self._catalog.find(reference.canonical, platform=request.platform)
+        if record is None:
+            raise NotFound(f"An image does not exist locally with the tag: {reference.familiar_name}")
+        stop = Stop()
+        relay = ProgressRelay(progress, stop)
+        image_id = record.id
+        manifest = choose_manifest(record, self._workspace)
+
+        def work() -> tuple[str, ManifestRecord]:
+            packed = manifest
+            if any(is_unpacked(layer.media_type) for layer in manifest.layers):
+                config = Blob(digest=image_id, size=record.config_size)
+                packed = self._maker.compress(operation, config, manifest)
+            digest = self._transport.push(operation, request, image_id, packed, relay)
+            sync_file_system(self._workspace.data_root)
+            return digest, packed
+
+        async with self._operation() as operation:
+            for digest in record.content():
+                operation.pin(digest)
+            digest, packed = await in_thread(work, stop)
+            self._catalog.add_pushed(image_id, packed, reference.with_digest(digest).canonical)
+        return digest
+
+    async def login(self, username: str, password: str, server: str) -> str:
+        """`docker login`: try the credentials; answers Docker's sentence. Raises AccessDenied, InvalidRequest."""
+        domain = registry_domain(server)
+        parse_reference(f"{domain}/login")
+        async with self._operation() as operation:
+            await in_thread(lambda: self._transport.login(operation, domain, username, password), Stop())
+        return "Login Succeeded"
+
+    def save(self, references: Sequence[str]) -> AsyncIterator[bytes]:
+        """Names are looked up at once, so that an unknown one is an error before the first byte."""
+        return self._save(self._catalog.select_for_save(references))
+
+    async def _save(self, images: Sequence[SavedImage]) -> AsyncIterator[bytes]:
+        async with self._operation() as operation:
+            for image in images:
+                for digest in image.record.content():
+                    operation.pin(digest)
+            planned = [(image, choose_manifest(image.record, self._workspace)) for image in images]
+            pieces = stream_archive(plan_archive(planned), self._blobs)
+            while piece := await in_thread(lambda: next_batch(pieces), Stop()):
+                yield piece
+
+    async def import_rootfs(
+        self, chunks: AsyncIterator[bytes], *, reference: str, platform: str, message: str, config: ImageConfig
+    ) -> Image:
+        wish = parse_platform(platform)
+        made_for = Platform(
+            os=wish.os or "linux",
+            architecture=wish.architecture or host_architecture(),
+            variant=wish.variant,
+            os_version=wish.os_version,
+        )
+        tags = (parse_tag_target(reference).canonical,) if reference else ()
+
+        def work(pieces: Iterator[bytes]) -> ImageRecord:
+            record = self._maker.import_rootfs(operation, pieces, platform=made_for, config=config, message=message)
+            sync_file_system(self._workspace.data_root)
+            return record
+
+        async with self._operation() as operation:
+            record = await run_fed(chunks, work, Stop())
+            return self._register(record, tags)
+
+    async def import_layout(self, path: Path, *, reference: str) -> Image:
+        tags = (parse_tag_target(reference).canonical,)
+        stop = Stop()
+
+        def work() -> list[ImageRecord]:
+            records = self._maker.adopt_layout(operation, path, lambda *_: stop.check())
+            sync_file_system(self._workspace.data_root)
+            return records
+
+        async with self._operation() as operation:
+            images = [self._register(record, tags) for record in await in_thread(work, stop)]
+            return images[0]
+
+    async def commit(
+        self,
+        base: Image,
+        layer: AsyncIterator[bytes] | None,
+        *,
+        reference: str,
+        config: ImageConfig,
+        entry: HistoryEntry,
+    ) -> Image:
+        record = self._catalog.get(base.id)
+        tags = (parse_tag_target(reference).canonical,) if reference else ()
+        manifest = choose_manifest(record, self._workspace)
+
+        def work(pieces: Iterator[bytes] | None) -> ImageRecord:
+            made = self._maker.commit(operation, record, manifest, pieces, config=config, entry=entry)
+            sync_file_system(self._workspace.data_root)
+            return made
+
+        async with self._operation() as operation:
+            for digest in record.content():
+                operation.pin(digest)
+            if layer is None:
+                made = await in_thread(lambda: work(None), Stop())
+            else:
+                made = await run_fed(layer, work, Stop())
+            return self._register(made, tags)
+
+    def _register(self, record: ImageRecord, tags: tuple[str, ...] = ()) -> Image:
+        record = msgspec.structs.replace(record, tags=(*record.tags, *tags))
+        return self._image(self._catalog.register(record))
+
+    def _image(self, record: ImageRecord) -> Image:
+        """Looked up at each start of a container: built once for each state of the record."""
+        known = self._built.get(record.id)
+        if known is None or known[0] is not record:
+            known = self._built[record.id] = (record, build_image(record, self._workspace))
+        return known[1]
+
+    def tag(self, reference: str, new_reference: str) -> None:
+        self._catalog.tag(reference, new_reference)
+
+    def remove(self, reference: str, *, force: bool, in_use: Mapping[str, str]) -> tuple[ImageChange, ...]:
+        changes = self._catalog.remove(reference, force=force, in_use=in_use)
+        gone = [change.subject for change in changes if change.action == "deleted"]
+        for image_id in gone:
+            self._built.pop(image_id, None)
+        if gone:
+            self.collect_garbage()
+        return changes
+
+    def collect_garbage(self) -> int:
+        """Answers at once; the deleting goes on in a thread of its own."""
+        freed = self._workspace.set_aside(self._catalog.content)
+        self._deleter = threading.Thread(target=self._workspace.delete_rubbish, name="delete images", daemon=True)
+        self._deleter.start()
+        return freed
+
+    def finish_deleting(self) -> None:
+        """Wait until what was collected so far is off the disk. Blocks."""
+        if self._deleter is not None:
+            self._deleter.join()
+
+    def disk_usage_bytes(self) -> int:
+        return self._workspace.known_bytes()
+
+    @contextlib.asynccontextmanager
+    async def _operation(self) -> AsyncIterator[Operation]:
+        operation = self._workspace.begin()
+        try:
+            yield operation
+        except BaseException:
+            await in_thread(lambda: self._give_up(operation), Stop())
+            raise
+        else:
+            await in_thread(lambda: self._workspace.end(operation), Stop())
+
+    def _give_up(self, operation: Operation) -> None:
+        """A failed operation leaves nothing: what it put into place and no image needs goes at once."""
+        self._workspace.end(operation)
+        self._workspace.set_aside(self._catalog.content)
+        self._workspace.delete_rubbish()

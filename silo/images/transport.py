@@ -1,0 +1,334 @@
+"""Pull and push: skopeo moves the bytes, this module chooses, watches and verifies. Blocks.
+
+A pull asks for the manifest first and keeps its very bytes, so that the digest is the registry's. Which platform of an index is
+taken is decided here. Then skopeo fills a staging directory in which layers that the store holds are hard-linked already, so
+they are not fetched again; what arrived is adopted under verification.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+from silo.engine.ports import PullRequest
+from silo.errors import CommandFailed, InvalidRequest, NotFound, Unsupported
+from silo.host.run import run
+from silo.host.watch import run_watched
+from silo.images import skopeo
+from silo.images.blobs import BlobStore, check_room
+from silo.images.documents import (
+    INDEX_TYPES,
+    MANIFEST_TYPES,
+    Descriptor,
+    Manifest,
+    document_type,
+    parse_image,
+    parse_index,
+    parse_manifest,
+    platform_of,
+)
+from silo.images.intake import Intake
+from silo.images.limits import ImageLimits
+from silo.images.platforms import PlatformWish, parse_platform, preference
+from silo.images.records import ImageRecord, ManifestRecord
+from silo.images.references import Reference, parse_reference
+from silo.images.skopeo import Access
+from silo.images.workspace import Operation, Workspace
+
+_INSPECT_TIME_LIMIT_S = 120.0
+_ATTESTATION = "vnd.docker.reference.type"
+
+
+class CheckedProgress(Protocol):
+    """A Progress that raises when the operation was cancelled; `check` alone does only that."""
+
+    def __call__(self, item: str, status: str, done: int, total: int) -> None: ...
+    def check(self) -> None: ...
+
+
+class Transport:
+    """Talks to registries through skopeo."""
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        blobs: BlobStore,
+        intake: Intake,
+        limits: ImageLimits,
+        *,
+        insecure_registries: Sequence[str] = (),
+    ) -> None:
+        self._workspace = workspace
+        self._blobs = blobs
+        self._intake = intake
+        self._limits = limits
+        self._insecure = frozenset(insecure_registries)
+
+    @contextlib.contextmanager
+    def _access(self, operation: Operation, request: PullRequest, domain: str) -> Iterator[Access]:
+        verify = not request.insecure and skopeo.verifies_tls(domain, self._insecure)
+        access = Access(verify_tls=verify, has_policy=skopeo.POLICY_FILE.exists())
+        if not request.username and not request.password:
+            yield access
+            return
+        authfile = operation.path()
+        descriptor = os.open(authfile, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            with open(descriptor, "wb") as file:
+                file.write(skopeo.build_authfile(domain, request.username, request.password))
+            yield msgspec.structs.replace(access, authfile=authfile)
+        finally:
+            authfile.unlink()
+
+    def pull(self, operation: Operation, request: PullRequest, progress: CheckedProgress) -> ImageRecord:
+        """Raises NotFound, AccessDenied, Unavailable, InvalidRequest, NoSpace, HostError."""
+        reference = parse_reference(request.reference).with_default_tag()
+        wish = parse_platform(request.platform)
+        with self._access(operation, request, reference.domain) as access:
+            try:
+                return self._pull(operation, reference, wish, access, progress)
+            except CommandFailed as error:
+                raise skopeo.explain_failure(error, reference, pushing=False) from error
+
+    def _pull(
+        self, operation: Operation, reference: Reference, wish: PlatformWish, access: Access, progress: CheckedProgress
+    ) -> ImageRecord:
+        top = self._ask(operation, skopeo.build_inspect_manifest(reference, access), progress)
+        top_digest = _digest(top)
+        if reference.digest and reference.digest != top_digest:
+            raise InvalidRequest(f"the registry answered {top_digest} when asked for {reference.digest}")
+        raw, media_type = self._choose(operation, reference, top, wish, access, progress)
+        exact = reference.with_digest(_digest(raw))
+        manifest = parse_manifest(raw)
+        record = self._intake.store_manifest(operation, raw, media_type)
+        config = self._config(operation, exact, manifest, access, progress)
+        self._check_platform(reference, config, wish)
+        self._fetch(operation, exact, manifest, access, progress)
+        image = self._intake.assemble(operation, record, manifest.config.digest, progress, status="Extracting")
+        for packed in record.layers:
+            progress(_short(packed.digest), "Pull complete", 0, 0)
+        return msgspec.structs.replace(
+            image,
+            tags=(msgspec.structs.replace(reference, digest="").canonical,)
+            if reference.tag and not reference.digest
+            else (),
+            digests=(reference.with_digest(top_digest).canonical,),
+        )
+
+    @staticmethod
+    def _ask(operation: Operation, argv: list[str], progress: CheckedProgress) -> bytes:
+        return run_watched(
+            argv,
+            on_tick=lambda _: progress.check(),
+            every_s=0.05,
+            time_limit_s=_INSPECT_TIME_LIMIT_S,
+            directory=operation.directory,
+        ).stdout
+
+    def _choose(
+        self,
+        operation: Operation,
+        reference: Reference,
+        top: bytes,
+        wish: PlatformWish,
+        access: Access,
+        progress: CheckedProgress,
+    ) -> tuple[bytes, str]:
+        """The manifest for the platform, and its media type."""
+        media_type = document_type(top)
+        if media_type in MANIFEST_TYPES:
+            return top, media_type
+        if media_type not in INDEX_TYPES:
+            parse_manifest(top)
+            raise Unsupported(f"{reference.familiar} is of the type {media_type}, which is no image")
+        chosen = choose_platform(parse_index(top).manifests, wish)
+        if chosen is None:
+            raise NotFound(
+                f"no matching manifest for {describe_wish(wish)} in the manifest list entries of {reference.familiar}",
+                hint="docker pull --platform os/architecture",
+            )
+        exact = reference.with_digest(chosen.digest)
+        raw = self._ask(operation, skopeo.build_inspect_manifest(exact, access), progress)
+        if _digest(raw) != chosen.digest:
+            raise InvalidRequest(f"the registry answered {_digest(raw)} when asked for {chosen.digest}")
+        return raw, document_type(raw, chosen.media_type)
+
+    def _config(
+        self, operation: Operation, exact: Reference, manifest: Manifest, access: Access, progress: CheckedProgress
+    ) -> bytes:
+        digest = manifest.config.digest
+        operation.pin(digest)
+        if self._workspace.blob_size(digest) is None:
+            raw = self._ask(operation, skopeo.build_inspect_config(exact, access), progress)
+            self._blobs.receive(operation, [raw], expected=digest, what="image config")
+        return self._blobs.read(digest)
+
+    @staticmethod
+    def _check_platform(reference: Reference, config: bytes, wish: PlatformWish) -> None:
+        platform = platform_of(parse_image(config)[0])
+        if not wish.accepts(platform):
+            raise NotFound(
+                f"image with reference {reference.familiar} was found but its platform ({platform}) does not match the "
+                f"specified platform ({describe_wish(wish)})"
+            )
+
+    def _fetch(
+        self, operation: Operation, exact: Reference, manifest: Manifest, access: Access, progress: CheckedProgress
+    ) -> None:
+        layout = operation.path()
+        shared = operation.path()
+        arriving = shared / "sha256"
+        arriving.mkdir(parents=True)
+        layout.mkdir()
+        missing = []
+        for blob in {item.digest: item for item in manifest.layers}.values():
+            operation.pin(blob.digest)
+            if self._workspace.blob_size(blob.digest) is not None:
+                (arriving / blob.digest.removeprefix("sha256:")).hardlink_to(self._workspace.blob_path(blob.digest))
+                progress(_short(blob.digest), "Already exists", 0, 0)
+            elif blob.urls or "foreign" in blob.media_type or "nondistributable" in blob.media_type:
+                raise Unsupported(
+                    f"layer {blob.digest[:19]} of {exact.familiar_name} may not be distributed by registries",
+                    hint="base layers of Windows are such; Silo does not fetch them",
+                )
+            else:
+                missing.append(blob)
+                progress(_short(blob.digest), "Pulling fs layer", 0, 0)
+        if not missing:
+            return
+        check_room(operation.directory, self._limits.free_bytes + sum(blob.size for blob in missing))
+        watch = _Watch(layout, arriving, missing, progress)
+        run_watched(
+            skopeo.build_pull(exact, access, layout=layout, blobs=shared),
+            on_tick=watch.tick,
+            directory=operation.directory,
+        )
+        for blob in missing:
+            self._blobs.adopt(operation, arriving / blob.digest.removeprefix("sha256:"), blob.digest, what="layer")
+
+    def login(self, operation: Operation, domain: str, username: str, password: str) -> None:
+        """Whether a registry takes these credentials; nothing of them is kept. Raises AccessDenied, Unavailable, HostError."""
+        access = Access(
+            authfile=operation.path(),
+            verify_tls=skopeo.verifies_tls(domain, self._insecure),
+            has_policy=skopeo.POLICY_FILE.exists(),
+        )
+        try:
+            run(skopeo.build_login(domain, username, access), input=password.encode(), timeout_s=_INSPECT_TIME_LIMIT_S)
+        except CommandFailed as error:
+            raise skopeo.explain_login(error, domain) from error
+
+    def push(
+        self,
+        operation: Operation,
+        request: PullRequest,
+        image_id: str,
+        manifest: ManifestRecord,
+        progress: CheckedProgress,
+    ) -> str:
+        """Send an image under a name; answers the manifest's digest as the registry has it."""
+        reference = parse_reference(request.reference).with_default_tag()
+        source = operation.path()
+        source.mkdir()
+        (source / "version").write_text("Directory Transport Version: 1.1\n")
+        (source / "manifest.json").write_bytes(self._blobs.read(manifest.digest))
+        for digest in {image_id, *(layer.digest for layer in manifest.layers)}:
+            (source / digest.removeprefix("sha256:")).hardlink_to(self._workspace.blob_path(digest))
+        for layer in manifest.layers:
+            progress(_short(layer.digest), "Preparing", 0, 0)
+        watch = _PushWatch(manifest, progress)
+        digest_file = operation.path()
+        with self._access(operation, request, reference.domain) as access:
+            argv = skopeo.build_push(reference, access, source=source, digest_file=digest_file)
+            try:
+                run_watched(argv, on_tick=watch.tick, directory=operation.directory)
+            except CommandFailed as error:
+                raise skopeo.explain_failure(error, reference, pushing=True) from error
+        for layer in manifest.layers:
+            progress(_short(layer.digest), "Pushed", 0, 0)
+        return digest_file.read_text().strip()
+
+
+class _Watch:
+    """Progress of a pull from the sizes of files: skopeo writes to oci-put-blob… and renames to the digest."""
+
+    def __init__(self, layout: Path, arriving: Path, missing: Sequence[Descriptor], progress: CheckedProgress) -> None:
+        self._layout = layout
+        self._arriving = arriving
+        self._missing = list(missing)
+        self._progress = progress
+
+    def tick(self, output: Path) -> None:
+        del output
+        self._progress.check()
+        left = []
+        for blob in self._missing:
+            if (self._arriving / blob.digest.removeprefix("sha256:")).exists():
+                self._progress(_short(blob.digest), "Download complete", blob.size, blob.size)
+            else:
+                left.append(blob)
+        self._missing = left
+        partial = []
+        with os.scandir(self._layout) as entries:
+            for entry in entries:
+                if entry.name.startswith("oci-put-blob"):
+                    with contextlib.suppress(FileNotFoundError):
+                        partial.append((entry.inode(), entry.stat().st_size))
+        # Which file is which layer is not told: they begin in the manifest's order, and one too large for a layer is not its.
+        for blob, (_, size) in zip(left, sorted(partial), strict=False):
+            self._progress(_short(blob.digest), "Downloading", min(size, max(blob.size - 1, 0)), blob.size)
+
+
+class _PushWatch:
+    """Progress of a push from skopeo's lines `Copying blob <digest>`."""
+
+    def __init__(self, manifest: ManifestRecord, progress: CheckedProgress) -> None:
+        self._sizes = {layer.digest.removeprefix("sha256:"): layer.size for layer in manifest.layers}
+        self._progress = progress
+
+    def tick(self, output: Path) -> None:
+        self._progress.check()
+        for line in output.read_text(errors="replace").splitlines():
+            if line.startswith("Copying blob "):
+                digest = line.split()[2].removeprefix("sha256:")
+                matching = [known for known in self._sizes if known.startswith(digest)]
+                for known in matching:
+                    size = self._sizes.pop(known)
+                    self._progress(known[:12], "Pushing", 0, size)
+
+
+def choose_platform(manifests: Sequence[Descriptor], wish: PlatformWish) -> Descriptor | None:
+    """Linux for this machine first, then Windows for it (the newest build), unless the wish says otherwise."""
+    candidates = []
+    for position, descriptor in enumerate(manifests):
+        if descriptor.platform is None or (descriptor.annotations or {}).get(_ATTESTATION):
+            continue
+        platform = platform_of(descriptor.platform)
+        if platform.os == "unknown" or not wish.accepts(platform):
+            continue
+        rank = preference(platform)
+        if not wish.architecture and rank > 1:  # another machine's programs only when asked for
+            continue
+        build = [-int(part) for part in platform.os_version.split(".") if part.isdigit()]
+        candidates.append((rank, build, position, descriptor))
+    return min(candidates, key=lambda row: row[:3], default=(0, [], 0, None))[3]
+
+
+def describe_wish(wish: PlatformWish) -> str:
+    parts = [part for part in (wish.os, wish.architecture, wish.variant) if part]
+    text = "/".join(parts) or "this machine"
+    return f"{text}:{wish.os_version}" if wish.os_version else text
+
+
+def _short(digest: str) -> str:
+    return digest.removeprefix("sha256:")[:12]
+
+
+def _digest(raw: bytes) -> str:
+    return f"sha256:{hashlib.sha256(raw).hexdigest()}"
