@@ -1,0 +1,168 @@
+"""LocalStorage: the port Storage on directories of this host.
+
+<data root>/containers/   scratches        <data root>/volumes/   volumes
+<data root>/trash/        being deleted    <run root>/views/      mounts while somebody looks
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager
+from io import BufferedReader
+from pathlib import Path
+
+from silo.engine.ports import FileChange, VolumeInfo
+from silo.host.beneath import Links, Root
+from silo.model.image import Image
+from silo.model.mount import MountRequest, PlannedMount
+from silo.model.persistence import Documents
+from silo.model.platform import PersonalityName
+from silo.model.runtime import Rootfs, ScratchOwner
+from silo.storage import archives, mounting
+from silo.storage.changes import CompareRegistry, find_changes
+from silo.storage.extraction import extract_archive
+from silo.storage.failures import explained
+from silo.storage.owning import give, is_owned
+from silo.storage.scratch import Scratches, disk_usage_bytes
+from silo.storage.streaming import consume, stream
+from silo.storage.tar_tree import write_layer, write_root
+from silo.storage.trash import Trash
+from silo.storage.views import Shift, Views
+from silo.storage.volumes import Volumes
+
+
+class LocalStorage:
+    """silo.engine.ports.Storage."""
+
+    def __init__(
+        self,
+        *,
+        data_root: Path,
+        run_root: Path,
+        volumes: Documents[VolumeInfo],
+        compare_registry: CompareRegistry | None = None,
+    ) -> None:
+        """`compare_registry` tells Windows' registry files apart by what they say (silo.windows.registry_text)."""
+        self._compare_registry = compare_registry
+        self._empty_layer = data_root / "empty"
+        self._trash = Trash(data_root / "trash")
+        self._scratches = Scratches(data_root / "containers", self._trash)
+        self._volumes = Volumes(data_root / "volumes", volumes, self._trash)
+        self._views = Views(run_root / "views")
+
+    # Scratches
+
+    def container_directory(self, container_id: str) -> Path:
+        return self._scratches.path(container_id)
+
+    def create_scratch(self, container_id: str) -> None:
+        self._scratches.create(container_id)
+
+    async def remove_scratch(self, container_id: str) -> None:
+        """Idempotent; out of sight when this returns, deleted soon after."""
+        self._scratches.remove(container_id)
+
+    def known_containers(self) -> tuple[str, ...]:
+        """Called once when the daemon has come up: also clears away what a killed one left."""
+        self._views.clean()
+        self._trash.empty()
+        return self._scratches.ids()
+
+    def scratch_size_bytes(self, container_id: str) -> int:
+        return disk_usage_bytes(self._scratches.path(container_id) / "upper")
+
+    # Views
+
+    def rootfs(self, container_id: str, image: Image, *, read_only: bool, volatile: bool) -> Rootfs:
+        layers = tuple(reversed(image.layer_paths))
+        if not layers:
+            self._empty_layer.mkdir(exist_ok=True)
+            layers = (self._empty_layer,)
+        return Rootfs(layers=layers, scratch=self._scratches.path(container_id), read_only=read_only, volatile=volatile)
+
+    def mounted(
+        self, rootfs: Rootfs, *, running_root: Path | None, planned: Sequence[PlannedMount] = ()
+    ) -> AbstractAsyncContextManager[Path]:
+        """`planned`: volumes and bind mounts to show in a stopped container's root as well."""
+        return self._views.shown(rootfs, running_root, planned)
+
+    async def own_scratch(self, rootfs: Rootfs, owner: ScratchOwner) -> None:
+        """Before a start: see ScratchOwner. Raises InvalidRequest (the image lacks the directory), NoSpace."""
+        if not is_owned(rootfs, owner):
+            async with self._views.shown(rootfs, None) as root:
+                await asyncio.to_thread(give, root, owner)
+
+    # Files of containers
+
+    async def changes(self, container_id: str, image: Image) -> tuple[FileChange, ...]:
+        return await asyncio.to_thread(self._find_changes, container_id, image)
+
+    def _find_changes(self, container_id: str, image: Image) -> tuple[FileChange, ...]:
+        rootfs = self.rootfs(container_id, image, read_only=False, volatile=False)
+        is_windows = image.platform.os == PersonalityName.WINDOWS
+        with self._views.read_only(rootfs.layers) as lower:
+            return find_changes(rootfs.scratch / "upper", lower, windows=is_windows, compare=self._compare_registry)
+
+    def layer_tar(self, container_id: str) -> AsyncIterator[bytes]:
+        return stream(_layer(self._scratches.path(container_id) / "upper"))
+
+    def export_tar(self, root: Path) -> AsyncIterator[bytes]:
+        return stream(_export(root, self._views.shift_of(root)))
+
+    async def stat_archive(self, root: Path, path: str) -> dict[str, object]:
+        return await asyncio.to_thread(archives.stat_archive, root, path)
+
+    async def read_archive(self, root: Path, path: str) -> tuple[dict[str, object], AsyncIterator[bytes]]:
+        described, pieces = await asyncio.to_thread(archives.read_archive, root, path, self._views.shift_of(root))
+        return described, stream(pieces)
+
+    async def write_archive(
+        self, root: Path, path: str, chunks: AsyncIterator[bytes], *, no_overwrite_dir_non_dir: bool, copy_uid_gid: bool
+    ) -> None:
+        """What came before a failure stays, as after a failing `tar -x`; of the failing file nothing does."""
+        shift = self._views.shift_of(root)
+
+        def extract(source: BufferedReader) -> None:
+            extract_archive(
+                root,
+                path,
+                source,
+                shift,
+                no_overwrite_dir_non_dir=no_overwrite_dir_non_dir,
+                keep_owners=copy_uid_gid,
+            )
+
+        await consume(chunks, extract)
+
+    # Volumes and mounts
+
+    def create_volume(self, info: VolumeInfo) -> VolumeInfo:
+        return self._volumes.create(info)
+
+    def volume(self, name: str) -> VolumeInfo:
+        return self._volumes.get(name)
+
+    def volumes(self) -> tuple[VolumeInfo, ...]:
+        return self._volumes.all()
+
+    def remove_volume(self, name: str) -> None:
+        self._volumes.remove(name)
+
+    def volume_size_bytes(self, name: str) -> int:
+        return self._volumes.size_bytes(name)
+
+    async def plan_mount(self, request: MountRequest, target: str, *, fill_from: Rootfs | None) -> PlannedMount:
+        return await asyncio.to_thread(
+            mounting.plan_mount, request, target, fill_from, volumes=self._volumes, views=self._views
+        )
+
+
+def _layer(upper: Path) -> Iterator[bytes]:
+    with explained("read the container's files"), Root(upper, links=Links.REFUSE) as root:
+        yield from write_layer(root)
+
+
+def _export(path: Path, shift: Shift) -> Iterator[bytes]:
+    with explained("read the container's files"), Root(path, links=Links.REFUSE) as root:
+        yield from write_root(root, shift)

@@ -1,0 +1,87 @@
+"""Between blocking generators, which belong in threads, and the asynchronous streams of the API."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import TypeVar
+
+from silo.errors import InvalidRequest
+
+_CHUNK_BYTES = 256 * 1024
+T = TypeVar("T")
+
+
+async def stream(pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
+    """The generator's bytes in chunks of a good size; the generator runs in threads and is closed in the end."""
+    try:
+        while chunk := await asyncio.to_thread(_gather, pieces):
+            yield chunk
+    finally:
+        close = getattr(pieces, "close", None)
+        if close is not None:
+            await asyncio.shield(asyncio.to_thread(close))
+
+
+def _gather(pieces: Iterator[bytes]) -> bytes:
+    gathered: list[bytes] = []
+    size = 0
+    for piece in pieces:
+        gathered.append(piece)
+        size += len(piece)
+        if size >= _CHUNK_BYTES:
+            break
+    return b"".join(gathered)
+
+
+class IncomingStream(io.RawIOBase):
+    """An asynchronous stream as a file for a thread, read once from beginning to end."""
+
+    def __init__(self, chunks: AsyncIterator[bytes], loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__()
+        self._chunks = chunks
+        self._loop = loop
+        self._left = b""
+        self._aborted = False
+
+    def abort(self) -> None:
+        """Called on the event loop: the thread's next read fails."""
+        self._aborted = True
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        while not self._left:
+            if self._aborted:
+                raise InvalidRequest("the transfer was cut short")
+            chunk = asyncio.run_coroutine_threadsafe(self._next(), self._loop).result()
+            if chunk is None:
+                return 0
+            self._left = chunk
+        size = min(len(buffer), len(self._left))
+        buffer[:size] = self._left[:size]
+        self._left = self._left[size:]
+        return size
+
+    async def _next(self) -> bytes | None:
+        try:
+            return await self._chunks.__anext__()
+        except StopAsyncIteration:
+            return None
+
+
+async def consume(chunks: AsyncIterator[bytes], work: Callable[[io.BufferedReader], T]) -> T:
+    """Run `work` over the stream in a thread. A cancelled caller waits until the thread has stopped: whatever the thread
+    works on (a mount) is let go of only then."""
+    source = IncomingStream(chunks, asyncio.get_running_loop())
+    task = asyncio.ensure_future(asyncio.to_thread(work, io.BufferedReader(source, _CHUNK_BYTES)))
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        source.abort()
+        await asyncio.wait([task])
+        if not task.cancelled():
+            task.exception()
+        raise

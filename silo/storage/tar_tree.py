@@ -1,0 +1,189 @@
+"""Directory trees as tar streams: a scratch as an OCI layer, a root as an export, a part of a root for `docker cp`.
+
+Every directory and file is opened beneath the root without following links, so that a container that changes its files
+meanwhile can make the archive odd but not make it hold anything from elsewhere. Roots must be opened with Links.REFUSE.
+Entries come in the order of names.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import struct
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass, field
+
+from silo.host.beneath import Root
+from silo.storage.overlay import is_leftover, is_opaque, is_whiteout
+from silo.storage.tar_format import END, build_empty_file, build_header, padding
+from silo.storage.views import Shift
+
+_READ_BYTES = 256 * 1024
+_GONE = (errno.ENOENT, errno.ESTALE, errno.ELOOP, errno.ENOTDIR, errno.ENXIO)
+_WHITEOUT = ".wh."
+_OPAQUE = ".wh..wh..opq"
+
+Name = Callable[[str], str]
+
+
+@dataclass(slots=True)
+class _Walk:
+    """One archive being written."""
+
+    root: Root
+    name_of: Name
+    shift: Shift
+    is_layer: bool = False
+    device: int | None = None
+    """Directories on other devices are mount points: they go in empty."""
+    first_names: dict[tuple[int, int], str] = field(default_factory=dict)
+
+
+def write_layer(upper: Root) -> Iterator[bytes]:
+    """An upper directory as an uncompressed OCI layer."""
+    walk = _Walk(upper, lambda name: name, Shift(), is_layer=True)
+    yield from _walk_tree(walk, "")
+    yield END
+
+
+def write_root(root: Root, shift: Shift) -> Iterator[bytes]:
+    """A whole root; other file systems mounted in it stay out."""
+    walk = _Walk(root, lambda name: name, shift, device=os.fstat(root.fd).st_dev)
+    yield from _walk_tree(walk, "")
+    yield END
+
+
+def write_part(root: Root, path: str, base: str, shift: Shift) -> Iterator[bytes]:
+    """The file or tree at `path` (relative, resolved), its top entry named `base` (`/` for a whole root: names then begin
+    with a slash, as Docker's client expects)."""
+    prefix = "" if base == "/" else base
+
+    def name_of(name: str) -> str:
+        below = name[len(path) :].strip("/")
+        return f"{prefix}/{below}" if below or not prefix else prefix
+
+    walk = _Walk(root, name_of, shift)
+    status = root.status(path)
+    if status is not None:
+        parent, name = (root.fd, ".") if not path else root.locate(path)
+        yield from _entry(walk, path, parent, name, status)
+        if stat.S_ISDIR(status.st_mode):
+            yield from _walk_tree(walk, path)
+    yield END
+
+
+def _walk_tree(walk: _Walk, top: str) -> Iterator[bytes]:
+    """Everything beneath a directory, depth first."""
+    pending = [top]
+    while pending:
+        directory = pending.pop()
+        try:
+            descriptor = walk.root.open(directory or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        except OSError as error:
+            if error.errno in _GONE:
+                continue
+            raise
+        try:
+            below = yield from _one_directory(walk, directory, descriptor)
+        finally:
+            os.close(descriptor)
+        pending.extend(reversed(below))
+
+
+def _one_directory(walk: _Walk, directory: str, descriptor: int) -> Generator[bytes, None, list[str]]:
+    """The entries of a directory; answers the directories among them."""
+    below: list[str] = []
+    if walk.is_layer and directory and is_opaque(descriptor):
+        yield build_empty_file(f"{directory}/{_OPAQUE}")
+    for name in sorted(os.listdir(descriptor)):
+        path = f"{directory}/{name}" if directory else name
+        try:
+            status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
+        except FileNotFoundError:
+            continue
+        if walk.is_layer and is_whiteout(status):
+            yield build_empty_file(f"{directory}/{_WHITEOUT}{name}" if directory else _WHITEOUT + name)
+            continue
+        if stat.S_ISSOCK(status.st_mode) or (walk.is_layer and is_leftover(path, status)):
+            continue
+        yield from _entry(walk, path, descriptor, name, status)
+        if stat.S_ISDIR(status.st_mode) and (walk.device is None or walk.device == status.st_dev):
+            below.append(path)
+    return below
+
+
+def _entry(walk: _Walk, path: str, parent: int, name: str, status: os.stat_result) -> Iterator[bytes]:
+    shown = walk.name_of(path)
+    owner = (max(status.st_uid - walk.shift.uid, 0), max(status.st_gid - walk.shift.gid, 0))
+    if stat.S_ISLNK(status.st_mode):
+        yield build_header(shown, status, owner=owner, link=os.readlink(name, dir_fd=parent))
+    elif stat.S_ISREG(status.st_mode):
+        first = shown
+        if status.st_nlink > 1:
+            first = walk.first_names.setdefault((status.st_dev, status.st_ino), shown)
+        if first != shown:
+            yield build_header(shown, status, owner=owner, link=first, hard_link=True)
+            return
+        yield from _file(shown, parent, name, owner)
+    else:
+        yield build_header(shown, status, owner=owner, attributes=_attributes(parent, name, status))
+
+
+def _file(shown: str, parent: int, name: str, owner: tuple[int, int]) -> Iterator[bytes]:
+    """Exactly as many bytes as the header says, whatever happens to the file meanwhile."""
+    try:
+        # nonblocking: what was a file may have become a pipe
+        descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=parent)
+    except OSError as error:
+        if error.errno in _GONE:
+            return
+        raise
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            return
+        yield build_header(shown, status, owner=owner, attributes=_file_attributes(descriptor))
+        left = status.st_size
+        while left:
+            data = os.read(descriptor, min(left, _READ_BYTES)) or bytes(min(left, _READ_BYTES))
+            left -= len(data)
+            yield data
+        yield padding(status.st_size)
+    finally:
+        os.close(descriptor)
+
+
+def _attributes(parent: int, name: str, status: os.stat_result) -> dict[str, bytes]:
+    """Of a directory; devices and pipes carry none worth keeping."""
+    if not stat.S_ISDIR(status.st_mode):
+        return {}
+    try:
+        descriptor = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+    except OSError as error:
+        if error.errno in _GONE:
+            return {}
+        raise
+    try:
+        return _file_attributes(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _file_attributes(descriptor: int) -> dict[str, bytes]:
+    """Users' attributes and file capabilities; the kernel's and overlayfs' own are of this machine."""
+    kept = {}
+    for name in os.listxattr(descriptor):
+        if name == "security.capability":
+            kept[name] = portable_capability(os.getxattr(descriptor, name))
+        elif name.startswith("user."):
+            kept[name] = os.getxattr(descriptor, name)
+    return kept
+
+
+def portable_capability(value: bytes) -> bytes:
+    """File capabilities set within a user namespace (version 3, naming its root) as everybody's (version 2)."""
+    if len(value) == 24:
+        flags = struct.unpack_from("<I", value)[0] & 1
+        return struct.pack("<I", 0x02000000 | flags) + value[4:20]
+    return value
