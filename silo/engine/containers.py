@@ -1,0 +1,301 @@
+"""The use cases around containers that a client names one by one; the heavy ones live in creation and lifecycle."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from silo.engine.attachments import ContainerAttachment
+from silo.engine.clock import parse_time
+from silo.engine.creation import MINIMUM_MEMORY_BYTES, Created, Creator, check_restart
+from silo.engine.events import EventBus
+from silo.engine.filters import Filters, check_keys, labels_match, parse_moment_ns
+from silo.engine.lifecycle import Lifecycle
+from silo.engine.limits import check_limits
+from silo.engine.logs import LogRecord, read_log
+from silo.engine.parts import Parts
+from silo.engine.planning import hostname_of, write_special_files
+from silo.engine.roster import Live, Roster, WaitResult
+from silo.engine.states import ALIVE
+from silo.errors import Conflict, InvalidRequest, Unsupported
+from silo.model.container import ContainerConfig, ContainerRecord, Resources, RestartPolicy, Status
+from silo.model.image import Image
+from silo.model.log import STDERR, STDOUT
+from silo.model.network import EndpointRequest, NetworkStatistics
+from silo.model.runtime import ProcessTable, Sandbox, Statistics
+
+
+class Containers:
+    """`docker container …`."""
+
+    def __init__(self, parts: Parts, roster: Roster, events: EventBus, lifecycle: Lifecycle) -> None:
+        self._parts = parts
+        self._roster = roster
+        self._events = events
+        self._lifecycle = lifecycle
+        self._creator = Creator(parts, roster, events)
+
+    # Look
+
+    def resolve(self, reference: str) -> ContainerRecord:
+        return self._roster.resolve(reference).record
+
+    def all(self) -> tuple[ContainerRecord, ...]:
+        """Newest first."""
+        return tuple(sorted((live.record for live in self._roster), key=lambda record: record.created, reverse=True))
+
+    def image_of(self, record: ContainerRecord) -> Image | None:
+        return self._parts.images.find(record.image_id)
+
+    def sizes(self, reference: str) -> tuple[int, int]:
+        """(bytes in the scratch, bytes of scratch and image)."""
+        record = self.resolve(reference)
+        scratch = self._parts.storage.scratch_size_bytes(record.id)
+        image = self.image_of(record)
+        return scratch, scratch + (image.size_bytes if image else 0)
+
+    async def processes(self, reference: str, ps_args: str) -> ProcessTable:
+        record = self._alive(reference).record
+        return await self._parts.runtime(record.isolation).processes(record.id, ps_args)
+
+    async def statistics(self, reference: str) -> tuple[Statistics, tuple[NetworkStatistics, ...]]:
+        """A sample now; zeros when it does not run."""
+        record = self.resolve(reference)
+        if record.state.status not in ALIVE:
+            return Statistics(), ()
+        sample = await self._parts.runtime(record.isolation).statistics(record.id)
+        return sample, await self._parts.networks.statistics(record.id) if record.endpoints else ()
+
+    # Life
+
+    async def create(self, config: ContainerConfig, *, name: str = "") -> Created:
+        return self._creator.create(config, name)
+
+    async def start(self, reference: str) -> None:
+        await self._lifecycle.start(self._roster.resolve(reference))
+
+    async def stop(self, reference: str, timeout_s: int | None = None, signal: str = "") -> None:
+        await self._lifecycle.stop(self._roster.resolve(reference), timeout_s, signal)
+
+    async def restart(self, reference: str, timeout_s: int | None = None, signal: str = "") -> None:
+        await self._lifecycle.restart(self._roster.resolve(reference), timeout_s, signal)
+
+    async def kill(self, reference: str, signal: str = "KILL") -> None:
+        await self._lifecycle.kill(self._roster.resolve(reference), signal or "KILL")
+
+    async def pause(self, reference: str) -> None:
+        await self._lifecycle.pause(self._roster.resolve(reference))
+
+    async def unpause(self, reference: str) -> None:
+        await self._lifecycle.unpause(self._roster.resolve(reference))
+
+    async def remove(self, reference: str, *, force: bool = False, volumes: bool = False, link: bool = False) -> None:
+        if link:
+            raise Unsupported("removing a link (rm --link) is not supported", hint="use user-defined networks")
+        await self._lifecycle.remove(self._roster.resolve(reference), force=force, volumes=volumes)
+
+    async def rename(self, reference: str, name: str) -> None:
+        live = self._roster.resolve(reference)
+        if not name:
+            raise InvalidRequest("Neither old nor new names may be empty")
+        before = live.name
+        self._roster.rename(live, name)
+        if live.record.endpoints:
+            names = (live.name, live.id[:12], hostname_of(live.record))
+            self._roster.replace(live, endpoints=self._parts.networks.rename(live.id, tuple(dict.fromkeys(names))))
+        self._lifecycle.publish(live, "rename", oldName=f"/{before}")
+
+    async def update(
+        self, reference: str, resources: Resources, restart: RestartPolicy | None = None
+    ) -> tuple[str, ...]:
+        """Change limits (fields at their default stay as they are) and the restart policy. Answers warnings."""
+        live = self._roster.resolve(reference)
+        config = live.record.config
+        if restart is not None:
+            check_restart(restart)
+        if restart is not None and restart.name not in ("", "no") and config.auto_remove:
+            raise InvalidRequest("Restart policy cannot be updated because AutoRemove is enabled for the container")
+        default = Resources()
+        changes: dict[str, Any] = {
+            name: value
+            for name in Resources.__struct_fields__
+            if (value := getattr(resources, name)) != getattr(default, name)
+        }
+        merged = msgspec.structs.replace(config.resources, **changes)
+        check_limits(merged)
+        if 0 < merged.memory_bytes < MINIMUM_MEMORY_BYTES:
+            raise InvalidRequest("Minimum memory limit allowed is 6MB")
+        if "nano_cpus" in changes and (merged.cpu_quota_us or merged.cpu_period_us):
+            raise Conflict("Conflicting options: Nano CPUs and CPU Period or Quota cannot both be set")
+        if merged.memory_swap_bytes > 0 and merged.memory_bytes > merged.memory_swap_bytes:
+            raise Conflict(
+                "Memory limit should be smaller than already set memoryswap limit, update the memoryswap too"
+            )
+        async with live.lock:
+            if live.record.state.status in ALIVE and changes:
+                await self._parts.runtime(live.record.isolation).update(live.id, merged)
+            policy = restart if restart is not None and restart.name else config.restart
+            self._roster.replace(
+                live, config=msgspec.structs.replace(live.record.config, resources=merged, restart=policy)
+            )
+        self._lifecycle.publish(live, "update")
+        return ()
+
+    async def resize(self, reference: str, rows: int, columns: int) -> None:
+        record = self._alive(reference).record
+        await self._parts.runtime(record.isolation).resize(record.id, rows, columns)
+
+    def subscribe_wait(self, reference: str, condition: str) -> Awaitable[WaitResult]:
+        """Registered when this returns, so that a start right after it cannot be missed."""
+        live = self._roster.resolve(reference)
+        waiter: asyncio.Future[WaitResult] = asyncio.get_running_loop().create_future()
+        if condition not in ("", "not-running", "next-exit", "removed"):
+            raise InvalidRequest(f"invalid condition: {condition!r}", hint="not-running, next-exit or removed")
+        condition = condition or "not-running"
+        state = live.record.state
+        if condition == "not-running" and state.status not in ALIVE | {Status.RESTARTING}:
+            waiter.set_result(WaitResult(exit_code=state.exit_code, error=state.error))
+        else:
+            live.waiters.append((condition, waiter))
+        return waiter
+
+    async def wait(self, reference: str, condition: str = "not-running") -> WaitResult:
+        return await self.subscribe_wait(reference, condition)
+
+    # Streams
+
+    async def attach(
+        self, reference: str, *, stdin: bool, stdout: bool, stderr: bool, logs: bool = False, stream: bool = True
+    ) -> ContainerAttachment:
+        live = self._roster.resolve(reference)
+        if live.record.state.status is Status.PAUSED:
+            raise Conflict("You cannot attach to a paused container, unpause it first")
+        runtime = self._parts.runtime(live.record.isolation)
+        config = live.record.config
+        self._lifecycle.publish(live, "attach")
+        return ContainerAttachment(
+            live,
+            self._parts.storage.container_directory(live.id),
+            open_input=(lambda: runtime.open_stdin(live.id)) if stdin and config.open_stdin else None,
+            end_input=lambda: runtime.close_stdin(live.id),
+            streams=frozenset(([STDOUT] if stdout else []) + ([STDERR] if stderr else [])),
+            history=logs,
+            follow=stream,
+        )
+
+    def logs(
+        self,
+        reference: str,
+        *,
+        stdout: bool,
+        stderr: bool,
+        since_ns: int = 0,
+        until_ns: int | None = None,
+        tail: int | None = None,
+        follow: bool = False,
+    ) -> AsyncIterator[LogRecord]:
+        live = self._roster.resolve(reference)
+        if not (stdout or stderr):
+            raise InvalidRequest("Bad parameters: you must choose at least one stream")
+        if live.record.config.log.driver == "none":
+            raise Unsupported("configured logging driver does not support reading")
+        return read_log(
+            live,
+            self._parts.storage.container_directory(live.id),
+            stdout=stdout,
+            stderr=stderr,
+            since_ns=since_ns,
+            until_ns=until_ns,
+            tail=tail,
+            follow=follow,
+            running=live.record.state.status in ALIVE | {Status.RESTARTING},
+        )
+
+    # Many at once
+
+    async def prune(self, filters: Filters) -> tuple[tuple[str, ...], int]:
+        """Remove containers that do not run. Answers (ids, bytes freed)."""
+        check_keys(filters, ("label", "label!", "until"))
+        until = filters.get("until", ())
+        before_ns = parse_moment_ns(until[0]) if until else None
+        removed, freed = [], 0
+        for live in self._roster:
+            record = live.record
+            if record.state.status not in (Status.CREATED, Status.EXITED, Status.DEAD):
+                continue
+            if not labels_match(record.config.labels, filters):
+                continue
+            if before_ns is not None and parse_time(record.created) > before_ns:
+                continue
+            size = self._parts.storage.scratch_size_bytes(record.id)
+            try:
+                await self._lifecycle.remove(live, force=False, volumes=False)
+            except Conflict:
+                # somebody has started it meanwhile
+                continue
+            removed.append(record.id)
+            freed += size
+        return tuple(removed), freed
+
+    # Networks of a container
+
+    async def connect(self, network_id: str, reference: str, request: EndpointRequest) -> None:
+        """Put a container on one more network, now if it runs and at every later start."""
+        live = self._roster.resolve(reference)
+        config = live.record.config
+        if config.network_mode in ("host", "none") or config.network_mode.startswith("container:"):
+            raise Conflict(f"container {live.name} has network mode {config.network_mode}: it cannot join a network")
+        request = msgspec.structs.replace(request, network=network_id)
+        async with live.lock:
+            if any(known.network == network_id for known in live.record.config.endpoints):
+                raise Conflict(f"container {live.name} is on that network already")
+            if live.record.state.status in ALIVE:
+                await self._connect_running(live, request)
+            known = live.record.config.endpoints
+            self._roster.replace(live, config=msgspec.structs.replace(live.record.config, endpoints=(*known, request)))
+        self._events.publish("network", "connect", network_id, {"container": live.id})
+
+    async def _connect_running(self, live: Live, request: EndpointRequest) -> None:
+        record = live.record
+        sandbox = _running_sandbox(record)
+        names = (record.name, record.id[:12])
+        added = await self._parts.networks.connect(record.id, sandbox, [request], dns_names=names)
+        endpoints = (*record.endpoints, *added)
+        self._roster.replace(live, endpoints=endpoints)
+        write_special_files(
+            record,
+            self._parts.storage.container_directory(record.id),
+            endpoints=endpoints,
+            resolver=self._parts.networks.resolver_address(endpoints),
+        )
+
+    async def disconnect(self, network_id: str, reference: str, *, force: bool = False) -> None:
+        live = self._roster.resolve(reference)
+        async with live.lock:
+            config = live.record.config
+            if not any(known.network == network_id for known in config.endpoints):
+                if force:
+                    return
+                raise Conflict(f"container {live.name} is not connected to that network")
+            if live.record.state.status in ALIVE:
+                await self._parts.networks.disconnect(live.id, network_id, sandbox=_running_sandbox(live.record))
+            kept = tuple(known for known in config.endpoints if known.network != network_id)
+            left = tuple(known for known in live.record.endpoints if known.network_id != network_id)
+            self._roster.replace(live, config=msgspec.structs.replace(config, endpoints=kept), endpoints=left)
+        self._events.publish("network", "disconnect", network_id, {"container": live.id})
+
+    # Within
+
+    def _alive(self, reference: str) -> Live:
+        live = self._roster.resolve(reference)
+        if live.record.state.status not in ALIVE:
+            raise Conflict(f"container {live.id} is not running")
+        return live
+
+
+def _running_sandbox(record: ContainerRecord) -> Sandbox:
+    return Sandbox(id=record.id, netns=Path(f"/proc/{record.state.pid}/ns/net"), user_namespace=True)

@@ -1,0 +1,75 @@
+"""The engine: all use cases behind one object, and the daemon's start and end."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from silo.engine.base import Bases, BaseSource
+from silo.engine.containers import Containers
+from silo.engine.events import EventBus
+from silo.engine.execs import Execs
+from silo.engine.files import ContainerFiles
+from silo.engine.images import Images
+from silo.engine.lifecycle import Lifecycle
+from silo.engine.networks import NetworkUseCases
+from silo.engine.parts import Parts
+from silo.engine.recovery import recover
+from silo.engine.roster import Roster
+from silo.engine.system import System
+from silo.engine.volumes import Volumes
+from silo.errors import Unsupported
+from silo.model.container import ContainerRecord
+from silo.model.persistence import Documents
+
+
+class Engine:
+    """Assembled in `silo.wiring`. Call `open` once before anything else."""
+
+    def __init__(
+        self,
+        parts: Parts,
+        documents: Documents[ContainerRecord],
+        *,
+        daemon_id: str,
+        base: BaseSource,
+        login: Callable[[str, str, str], Awaitable[str]] | None = None,
+    ) -> None:
+        self._parts = parts
+        self._roster = Roster(documents)
+        self.events = EventBus()
+        self._lifecycle = Lifecycle(parts, self._roster, self.events)
+        self.containers = Containers(parts, self._roster, self.events, self._lifecycle)
+        self.files = ContainerFiles(parts, self._roster, self._lifecycle)
+        self.execs = Execs(parts, self._roster.resolve, self.events)
+        self.images = Images(parts, self._roster, self.events)
+        self.networks = NetworkUseCases(parts, self._roster, self.events, self.containers)
+        self.volumes = Volumes(parts, self._roster, self.events)
+        self.system = System(parts, self._roster, self.events, daemon_id)
+        self.base = Bases(base, parts.images, self.events)
+        self._login = login
+
+    async def auth(self, username: str, password: str, server: str) -> str:
+        """Try a registry login; answers its status sentence. Raises AccessDenied."""
+        if self._login is None:
+            raise Unsupported("registry login is not supported")
+        return await self._login(username, password, server)
+
+    async def open(self) -> None:
+        """Raises what a port raises (another daemon manages this network, …); nothing that was started stays then."""
+        try:
+            for runtime in self._parts.runtimes.values():
+                await runtime.open(self._lifecycle)
+            await self._parts.networks.open()
+            await recover(self._parts, self._roster, self._lifecycle)
+        except BaseException:
+            for runtime in self._parts.runtimes.values():
+                await runtime.close()
+            raise
+        self._parts.images.collect_garbage()
+
+    async def close(self) -> None:
+        """Containers go on running; the next daemon finds them."""
+        await self._lifecycle.drain()
+        await self._parts.networks.close()
+        for runtime in self._parts.runtimes.values():
+            await runtime.close()

@@ -1,0 +1,188 @@
+"""The files of containers: diff, cp, export, commit; running or not."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+
+import msgspec
+
+from silo.engine.clock import now
+from silo.engine.instructions import apply_instructions
+from silo.engine.lifecycle import Lifecycle
+from silo.engine.parts import Parts
+from silo.engine.ports import FileChange
+from silo.engine.roster import Live, Roster
+from silo.engine.states import ALIVE
+from silo.errors import AccessDenied, InvalidRequest
+from silo.model.container import ContainerConfig, Status
+from silo.model.image import HistoryEntry, Image, ImageConfig
+from silo.model.mount import MountKind
+from silo.model.platform import PersonalityName
+from silo.model.runtime import Rootfs
+
+
+class ContainerFiles:
+    """`docker diff`, `cp`, `export`, `commit`."""
+
+    def __init__(self, parts: Parts, roster: Roster, lifecycle: Lifecycle) -> None:
+        self._parts = parts
+        self._roster = roster
+        self._lifecycle = lifecycle
+
+    async def changes(self, reference: str) -> tuple[FileChange, ...]:
+        record = self._roster.resolve(reference).record
+        return await self._parts.storage.changes(record.id, self._parts.images.get(record.image_id))
+
+    async def export(self, reference: str) -> AsyncIterator[bytes]:
+        live = self._roster.resolve(reference)
+        async with self._parts.storage.mounted(self._rootfs(live), running_root=self._running_root(live)) as root:
+            async for chunk in self._parts.storage.export_tar(root):
+                yield chunk
+        self._lifecycle.publish(live, "export")
+
+    async def stat_archive(self, reference: str, path: str) -> dict[str, object]:
+        live, inner = self._archive_path(reference, path)
+        async with await self._archive_root(live) as root:
+            return await self._parts.storage.stat_archive(root, inner)
+
+    async def read_archive(self, reference: str, path: str) -> tuple[dict[str, object], AsyncIterator[bytes]]:
+        """The path's stat, and a tar that keeps the root mounted until it is read to its end or closed."""
+        live, inner = self._archive_path(reference, path)
+        storage = self._parts.storage
+        mount = await self._archive_root(live)
+        root = await mount.__aenter__()
+        try:
+            stat, chunks = await storage.read_archive(root, inner)
+        except BaseException:
+            await mount.__aexit__(None, None, None)
+            raise
+
+        async def stream() -> AsyncIterator[bytes]:
+            try:
+                async for chunk in chunks:
+                    yield chunk
+            finally:
+                await mount.__aexit__(None, None, None)
+
+        return stat, stream()
+
+    async def write_archive(
+        self,
+        reference: str,
+        path: str,
+        chunks: AsyncIterator[bytes],
+        *,
+        no_overwrite_dir_non_dir: bool = False,
+        copy_uid_gid: bool = False,
+    ) -> None:
+        live, inner = self._archive_path(reference, path)
+        if live.record.config.read_only_root:
+            raise AccessDenied(f"container {live.name} rootfs is marked read-only")
+        async with await self._archive_root(live) as root:
+            await self._parts.storage.write_archive(
+                root,
+                inner,
+                chunks,
+                no_overwrite_dir_non_dir=no_overwrite_dir_non_dir,
+                copy_uid_gid=copy_uid_gid,
+            )
+
+    async def commit(
+        self,
+        reference: str,
+        *,
+        repo: str = "",
+        tag: str = "",
+        author: str = "",
+        comment: str = "",
+        pause: bool = True,
+        config_changes: ImageConfig | None = None,
+        changes: tuple[str, ...] = (),
+    ) -> Image:
+        """A new image of a container's files (for Windows also its registry, which lies among them)."""
+        live = self._roster.resolve(reference)
+        record = live.record
+        base = self._parts.images.get(record.image_id)
+        shell = base.config.shell or (
+            ("cmd", "/S", "/C") if record.personality is PersonalityName.WINDOWS else ("/bin/sh", "-c")
+        )
+        config = config_changes or committed_config(record.config, base.config)
+        config = apply_instructions(config, changes, shell=shell)
+        pausing = pause and record.state.status is Status.RUNNING
+        if pausing:
+            await self._lifecycle.pause(live)
+        try:
+            image = await self._parts.images.commit(
+                base,
+                self._parts.storage.layer_tar(record.id),
+                reference=f"{repo}:{tag or 'latest'}" if repo else "",
+                config=config,
+                entry=HistoryEntry(
+                    created=now(), created_by=" ".join((record.path, *record.args)), comment=comment, author=author
+                ),
+            )
+        finally:
+            if pausing and not live.gone and live.record.state.status is Status.PAUSED:
+                await self._lifecycle.unpause(live)
+        self._lifecycle.publish(live, "commit", imageID=image.id)
+        return image
+
+    # Within
+
+    def _running_root(self, live: Live) -> Path | None:
+        if live.record.state.status not in ALIVE:
+            return None
+        return self._parts.runtime(live.record.isolation).root_path(live.id)
+
+    def _rootfs(self, live: Live) -> Rootfs:
+        image = self._parts.images.get(live.record.image_id)
+        return self._parts.storage.rootfs(live.id, image, read_only=False, volatile=False)
+
+    async def _archive_root(self, live: Live) -> AbstractAsyncContextManager[Path]:
+        """What `cp` sees: volumes and binds too. A running container's own view has them; a stopped one gets them mounted."""
+        state = live.record.state
+        if state.status in ALIVE and self._running_root(live) is not None:
+            root = Path(f"/proc/{state.pid}/root")
+            return self._parts.storage.mounted(self._rootfs(live), running_root=root)
+        personality = self._parts.personality(live.record.personality)
+        rootfs = self._rootfs(live)
+        planned = [
+            await self._parts.storage.plan_mount(request, personality.map_path(request.target), fill_from=rootfs)
+            for request in live.record.config.mounts
+            if request.kind is not MountKind.TMPFS
+        ]
+        return self._parts.storage.mounted(rootfs, running_root=None, planned=planned)
+
+    def _archive_path(self, reference: str, path: str) -> tuple[Live, str]:
+        live = self._roster.resolve(reference)
+        if not path:
+            raise InvalidRequest("the path in the container is missing")
+        personality = self._parts.personality(live.record.personality)
+        trailing = ""
+        if path.endswith(("/.", "\\.")):
+            # `cp dir/.` means what is in it, and the names in the archive say so.
+            trailing = "/."
+        elif path.endswith(("/", "\\")) and path not in ("/", "\\"):
+            trailing = "/"
+        return live, personality.map_path(path).rstrip("/") + trailing if trailing else personality.map_path(path)
+
+
+def committed_config(config: ContainerConfig, base: ImageConfig) -> ImageConfig:
+    """What `docker commit` keeps of a container's configuration."""
+    names = {pair.partition("=")[0] for pair in config.env}
+    env = tuple(pair for pair in base.env if pair.partition("=")[0] not in names)
+    return msgspec.structs.replace(
+        base,
+        user=base.user if config.user is None else config.user,
+        env=(*env, *(pair for pair in config.env if "=" in pair)),
+        entrypoint=base.entrypoint if config.entrypoint is None else config.entrypoint,
+        cmd=config.cmd if config.cmd is not None else base.cmd,
+        working_dir=base.working_dir if config.working_dir is None else config.working_dir,
+        exposed_ports=tuple(dict.fromkeys((*base.exposed_ports, *config.exposed_ports))),
+        volumes=tuple(dict.fromkeys((*base.volumes, *config.volumes))),
+        labels=base.labels | config.labels,
+        stop_signal=config.stop_signal or base.stop_signal,
+        healthcheck=config.healthcheck or base.healthcheck,
+    )

@@ -1,0 +1,36 @@
+"""The implementations that the engine was given, by the ports they fill. Assembled in `silo.wiring` only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from silo.engine.ports import ImageStore, Networks, Personality, Runtime, Storage
+from silo.errors import Unsupported
+from silo.model.platform import Isolation, PersonalityName
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Every port, filled."""
+
+    images: ImageStore
+    networks: Networks
+    storage: Storage
+    runtimes: Mapping[Isolation, Runtime]
+    personalities: Mapping[PersonalityName, Personality]
+    data_root: Path
+    run_root: Path
+
+    def runtime(self, isolation: Isolation) -> Runtime:
+        """Raises Unsupported for a level that this host or build does not have."""
+        try:
+            return self.runtimes[isolation]
+        except KeyError:
+            raise Unsupported(
+                f"--isolation {isolation} is not supported", hint=f"this engine offers: {', '.join(self.runtimes)}"
+            ) from None
+
+    def personality(self, name: PersonalityName) -> Personality:
+        return self.personalities[name]

@@ -1,0 +1,265 @@
+"""Fakes of the ports, enough to drive the engine without a host: programs end when the test says so."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import tempfile
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from silo.engine.clock import now
+from silo.engine.engine import Engine
+from silo.engine.parts import Parts
+from silo.engine.ports import RuntimeListener, VolumeInfo
+from silo.errors import Conflict, ImageNotFound, NotFound
+from silo.model.image import Image, ImageConfig
+from silo.model.log import encode_record
+from silo.model.mount import PlannedMount
+from silo.model.network import NetworkConfig
+from silo.model.platform import Isolation, PersonalityName, Platform
+from silo.model.runtime import (
+    ContainerPlan,
+    ExitRecord,
+    ProcessPlan,
+    Rootfs,
+    RuntimeReport,
+    RuntimeState,
+    Sandbox,
+    Started,
+)
+
+T = TypeVar("T")
+
+
+class MemoryDocuments(Generic[T]):
+    def __init__(self) -> None:
+        self.rows: dict[str, T] = {}
+
+    def get(self, key: str) -> T | None:
+        return self.rows.get(key)
+
+    def put(self, key: str, value: T, *, name: str | None = None) -> None:
+        self.rows[key] = value
+
+    def delete(self, key: str) -> None:
+        self.rows.pop(key, None)
+
+    def items(self) -> Iterator[tuple[str, T]]:
+        return iter(tuple(self.rows.items()))
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        yield
+
+
+class FakeRuntime:
+    isolation = Isolation.PROCESS
+
+    def __init__(self) -> None:
+        self.listener: RuntimeListener
+        self.running: dict[str, ContainerPlan] = {}
+        self.prepared: set[str] = set()
+        self.signals: list[tuple[str, int]] = []
+        self.found: dict[str, RuntimeState] = {}
+        self.fail_start: Exception | None = None
+        self.ends_on_term = True
+        self.plans: dict[str, ContainerPlan] = {}
+
+    async def open(self, listener: RuntimeListener) -> None:
+        self.listener = listener
+
+    async def close(self) -> None: ...
+
+    def report(self) -> RuntimeReport:
+        return RuntimeReport(name="fake")
+
+    async def recover(self, ids: Sequence[str]) -> Mapping[str, RuntimeState]:
+        return self.found
+
+    async def prepare(self, plan: ContainerPlan) -> Sandbox:
+        self.prepared.add(plan.id)
+        self.plans[plan.id] = plan
+        return Sandbox(id=plan.id, netns=Path("/proc/self/ns/net"), user_namespace=True)
+
+    async def start(self, container_id: str) -> Started:
+        if self.fail_start is not None:
+            raise self.fail_start
+        self.running[container_id] = self.plans[container_id]
+        return Started(pid=4242)
+
+    async def release(self, container_id: str) -> None:
+        self.prepared.discard(container_id)
+
+    async def signal(self, container_id: str, number: int) -> None:
+        if container_id not in self.running:
+            raise Conflict("not running")
+        self.signals.append((container_id, number))
+        if number == signal.SIGKILL or (number == signal.SIGTERM and self.ends_on_term):
+            self.end(container_id, 128 + number)
+
+    async def pause(self, container_id: str) -> None: ...
+    async def unpause(self, container_id: str) -> None: ...
+
+    def end(self, container_id: str, code: int = 0) -> None:
+        del self.running[container_id]
+        self.listener.on_exit(container_id, ExitRecord(exit_code=code, finished_at=now()))
+
+    def write(self, container_id: str, data: bytes, stream: int = 1, time_ns: int = 1) -> None:
+        with (self.plans[container_id].directory / "log").open("ab") as log:
+            log.write(encode_record(stream, time_ns, data))
+        self.listener.on_output(container_id)
+
+
+class FakeNetworks:
+    def __init__(self) -> None:
+        self.known = {"bridge": NetworkConfig(id="b" * 64, name="bridge")}
+        self.released: list[str] = []
+
+    async def open(self) -> None: ...
+    async def close(self) -> None: ...
+    def get(self, reference: str) -> NetworkConfig:
+        for network in self.known.values():
+            if reference in (network.id, network.name):
+                return network
+        raise NotFound(f"network {reference} not found")
+
+    async def connect(self, *args: Any, **kwargs: Any) -> tuple[()]:
+        return ()
+
+    async def release(self, container_id: str) -> None:
+        self.released.append(container_id)
+
+    async def recover(self, alive: Any, bindings: Any) -> None: ...
+    def resolver_address(self, endpoints: Any) -> None:
+        return None
+
+
+class FakeStorage:
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.named: dict[str, VolumeInfo] = {}
+
+    def container_directory(self, container_id: str) -> Path:
+        return self.root / container_id
+
+    def create_scratch(self, container_id: str) -> None:
+        (self.root / container_id).mkdir()
+
+    async def remove_scratch(self, container_id: str) -> None:
+        for path in (self.root / container_id).iterdir():
+            path.unlink()
+        (self.root / container_id).rmdir()
+
+    def known_containers(self) -> tuple[str, ...]:
+        return tuple(path.name for path in self.root.iterdir())
+
+    def rootfs(self, container_id: str, image: Image, *, read_only: bool, volatile: bool) -> Rootfs:
+        return Rootfs(layers=(), scratch=self.root / container_id)
+
+    def volumes(self) -> tuple[VolumeInfo, ...]:
+        return tuple(self.named.values())
+
+    def volume(self, name: str) -> VolumeInfo:
+        if name not in self.named:
+            raise NotFound(name)
+        return self.named[name]
+
+    def create_volume(self, info: VolumeInfo) -> VolumeInfo:
+        return self.named.setdefault(info.name, info)
+
+    def remove_volume(self, name: str) -> None:
+        del self.named[name]
+
+    def scratch_size_bytes(self, container_id: str) -> int:
+        return 7
+
+    async def plan_mount(self, request: Any, target: str, *, fill_from: Rootfs | None) -> PlannedMount:
+        return PlannedMount(target=target, kind=request.kind)
+
+
+class FakeImages:
+    def __init__(self, config: ImageConfig | None = None) -> None:
+        self.image = Image(
+            id="sha256:" + "1" * 64,
+            platform=Platform(os="linux", architecture="amd64"),
+            config=config or ImageConfig(cmd=("sh",)),
+            tags=("bb:latest",),
+        )
+
+    def get(self, reference: str, *, platform: str = "") -> Image:
+        if reference not in ("bb", "bb:latest", self.image.id):
+            raise ImageNotFound(f"No such image: {reference}")
+        return self.image
+
+    def find(self, reference: str, *, platform: str = "") -> Image | None:
+        return self.image
+
+    def all(self) -> tuple[Image, ...]:
+        return (self.image,)
+
+    def collect_garbage(self) -> int:
+        return 0
+
+
+class FakePersonality:
+    name = PersonalityName.LINUX
+
+    def check(self, config: Any, image: Image) -> tuple[str, ...]:
+        return ()
+
+    def plan_main(self, config: Any, image: Image, *, hostname: str, container_id: str) -> tuple[ProcessPlan, None]:
+        return ProcessPlan(args=config.cmd or image.config.cmd), None
+
+    def scratch_owner(self, config: Any, image: Image) -> None:
+        return None
+
+    def describe_command(self, config: Any, image: Image) -> tuple[str, tuple[str, ...]]:
+        return "sh", ()
+
+    def map_path(self, path: str, *, working_dir: str = "") -> str:
+        return path
+
+    def plan_special_mounts(self, files: Mapping[str, Path]) -> tuple[()]:
+        return ()
+
+    def default_masked_paths(self) -> tuple[str, ...]:
+        return ("/proc/kcore",)
+
+    def default_readonly_paths(self) -> tuple[str, ...]:
+        return ()
+
+    def default_stop_signal(self) -> int:
+        return int(signal.SIGTERM)
+
+    def default_stop_timeout_s(self) -> int:
+        return 10
+
+
+class Bench:
+    """An engine over fakes, with a state that can outlive it."""
+
+    def __init__(self, *, image: ImageConfig | None = None) -> None:
+        self.root = Path(tempfile.mkdtemp(prefix="silo-engine-"))
+        weakref.finalize(self, shutil.rmtree, self.root, ignore_errors=True)
+        self.documents: MemoryDocuments[Any] = MemoryDocuments()
+        self.image = image
+        self.storage = FakeStorage(self.root)
+        self.restart_daemon()
+
+    def restart_daemon(self) -> None:
+        self.runtime = FakeRuntime()
+        self.networks = FakeNetworks()
+        parts = Parts(
+            images=FakeImages(self.image),  # type: ignore[arg-type]
+            networks=self.networks,  # type: ignore[arg-type]
+            storage=self.storage,  # type: ignore[arg-type]
+            runtimes={Isolation.PROCESS: self.runtime},  # type: ignore[dict-item]
+            personalities={PersonalityName.LINUX: FakePersonality()},  # type: ignore[dict-item]
+            data_root=self.root,
+            run_root=self.root,
+        )
+        self.engine = Engine(parts, self.documents, daemon_id="d", base=None)  # type: ignore[arg-type]
