@@ -1,0 +1,1 @@
+"""The Windows base image, built from Debian's Wine."""

@@ -1,0 +1,1 @@
+"""The resident launcher of Windows containers: C sources, and how they are built."""

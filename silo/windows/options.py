@@ -1,0 +1,68 @@
+"""Which of Docker's options a Windows container takes. Pure.
+
+Refused is what has no meaning for Windows programs (Docker for Windows refuses it too). Limits that the host's kernel
+enforces on any process (memory, processors, process count) are taken, also where Docker for Windows has no such limit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from silo.errors import InvalidRequest, Unsupported
+from silo.model.container import ContainerConfig, Resources
+from silo.model.mount import MountKind
+from silo.windows.paths import is_pipe, normalize_path
+
+_PRIVATE = ("", "private", "shareable")
+
+
+def check_options(config: ContainerConfig) -> None:
+    """Raises Unsupported (may come one day) or InvalidRequest naming every option that does not apply."""
+    if config.storage_options:
+        raise Unsupported(f"--storage-opt {next(iter(config.storage_options))} is not supported")
+    for option in config.security.options:
+        if option.startswith("credentialspec"):
+            raise Unsupported(f"--security-opt {option.partition('=')[0]} is not supported")
+    refused = [option for option, given in _foreign_options(config) if given]
+    if refused:
+        raise InvalidRequest(
+            f"Windows containers do not support {', '.join(refused)}", hint="leave the option out, or use a Linux image"
+        )
+
+
+def _foreign_options(config: ContainerConfig) -> Iterable[tuple[str, bool]]:
+    security, resources, namespaces = config.security, config.resources, config.namespaces
+    yield "--privileged", security.privileged
+    yield "--cap-add", bool(security.cap_add)
+    yield "--cap-drop", bool(security.cap_drop)
+    yield "--security-opt no-new-privileges=false", not security.no_new_privileges
+    yield "--security-opt seccomp", security.seccomp != "default"
+    yield "--security-opt systempaths", security.masked_paths is not None or security.readonly_paths is not None
+    yield "--read-only", config.read_only_root
+    yield "--init", config.init
+    yield "--sysctl", bool(config.sysctls)
+    yield "--group-add", bool(config.group_add)
+    yield "--ulimit", bool(resources.ulimits)
+    yield "--device", bool(resources.devices)
+    yield "--device-cgroup-rule", bool(resources.device_cgroup_rules)
+    yield "--shm-size", resources.shm_size_bytes not in (0, Resources().shm_size_bytes)
+    yield "--ipc", namespaces.ipc not in _PRIVATE
+    yield "--pid", namespaces.pid not in _PRIVATE
+    yield "--uts", namespaces.uts not in _PRIVATE
+    yield "--cgroupns", namespaces.cgroup not in _PRIVATE
+    yield "--tmpfs", any(request.kind is MountKind.TMPFS for request in config.mounts)
+    yield "bind-propagation", any(request.propagation for request in config.mounts)
+
+
+def check_mounts(config: ContainerConfig) -> None:
+    """Raises InvalidRequest or Unsupported for a target that cannot be."""
+    for request in config.mounts:
+        if request.kind is MountKind.NAMED_PIPE or is_pipe(request.target):
+            raise Unsupported(f"mounting the named pipe {request.target} is not supported")
+        if request.target[1:2] != ":" and not request.target.startswith(("\\", "/")):
+            raise InvalidRequest(f"invalid mount path: '{request.target}' mount path must be absolute")
+        if normalize_path(request.target) == "C:\\":
+            raise InvalidRequest(
+                f"invalid mount target {request.target}: destination path cannot be 'c:' or 'c:\\'",
+                hint="mount at a directory below it",
+            )

@@ -1,0 +1,145 @@
+"""What a container changed in its registry: two of Wine's text files compared by what they say. Pure.
+
+The files come out of containers: anything may stand in them, so nothing here raises on what it reads; what is no registry file
+has no keys. Times and the order of values mean nothing, and some values every boot writes anew (`_NOISE`).
+
+Format: `WINE REGISTRY Version 2`, then blocks `[Key\\\\Sub] time` with lines `"name"=data`, where data may go on behind a `\\`
+at a line's end. Source: Wine, server/registry.c (dump_path, save_subkeys).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from silo.engine.ports import FileChange
+
+MODIFIED = 0
+ADDED = 1
+DELETED = 2
+
+_ROOTS = {"system.reg": "HKLM", "user.reg": "HKCU", "userdef.reg": "HKU\\.Default"}
+
+# (file, key, value): regular expressions over names in lower case; the computer's name comes with each container, and the
+# environment of a session is volatile on Windows.
+_NOISE = tuple(
+    (file, re.compile(key), re.compile(value))
+    for file, key, value in (
+        ("system.reg", r"system\\[^\\]+\\control\\computername\\[^\\]+", r"computername"),
+        ("system.reg", r"system\\[^\\]+\\services\\tcpip\\parameters", r"(nv )?(hostname|domain)"),
+        ("system.reg", r".*", r"driverdatedata"),
+        # the hardware that Wine found
+        ("system.reg", r"software\\microsoft\\windows nt\\currentversion\\networkcards(\\.*)?", r".*"),
+        (
+            "system.reg",
+            r"system\\[^\\]+\\control\\session manager\\environment",
+            r"number_of_processors|processor_(architecture|identifier|level|revision)",
+        ),
+        # the launcher's
+        ("system.reg", r"software\\microsoft\\windows nt\\currentversion\\aedebug", r"(debugger)?"),
+        ("user.reg", r"volatile environment(\\.*)?", r".*"),
+    )
+)
+_HEADING = re.compile(r"\[(?P<key>.*)\](?: \d+)?\Z", re.DOTALL)
+_VALUE = re.compile(r'(?:@|"(?P<name>[^"\\]*(?:\\.[^"\\]*)*)")=', re.DOTALL)
+_ESCAPE = re.compile(r"\\(x[0-9a-fA-F]{1,4}|[0-7]{1,3}|.)", re.DOTALL)
+_CONTROL = {"a": "\a", "b": "\b", "e": "\x1b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v", "0": "\0"}
+
+
+def compare_registry(file: str, before: bytes, after: bytes) -> tuple[FileChange, ...]:
+    """Changed keys as `HKLM\\Software\\Key`, changed values of a key that stayed as `HKLM\\Software\\Key\\\\Value`, sorted."""
+    root = _ROOTS.get(file, file)
+    old, new = _blocks(before), _blocks(after)
+    changes = []
+    for key in sorted(old.keys() | new.keys()):
+        if old.get(key) == new.get(key):
+            continue
+        if key not in old or key not in new:
+            kind, block = (ADDED, new[key]) if key in new else (DELETED, old[key])
+            if not _is_noise(file, key, ""):
+                changes.append(FileChange(kind=kind, path=f"{root}\\{block[0]}"))
+            continue
+        changes += (
+            FileChange(kind=kind, path=f"{root}\\{new[key][0]}\\\\{name or '(Default)'}")
+            for kind, name in _changed_values(_values(old[key][1]), _values(new[key][1]))
+            if not _is_noise(file, key, name.lower())
+        )
+    return tuple(changes)
+
+
+def _is_noise(file: str, key: str, value: str) -> bool:
+    return any(
+        file == noisy and keys.fullmatch(key) is not None and values.fullmatch(value) is not None
+        for noisy, keys, values in _NOISE
+    )
+
+
+def _blocks(untrusted_data: bytes) -> dict[str, tuple[str, str]]:
+    """Key in lower case → (key as written, its lines without times)."""
+    text = untrusted_data.decode("latin-1")
+    if not text.startswith("WINE REGISTRY"):
+        return {}
+    blocks = {}
+    for block in text.split("\n[")[1:]:
+        heading, _, lines = block.partition("\n")
+        match = _HEADING.match("[" + heading.rstrip("\r"))
+        if match:
+            name = _unescape(match["key"])
+            kept = "\n".join(line for line in lines.split("\n") if line and not line.startswith("#time="))
+            blocks[name.lower()] = (name, kept)
+    return blocks
+
+
+def _values(lines: str) -> dict[str, tuple[str, str]]:
+    """Name in lower case → (name, data); attributes such as #class count as values."""
+    values: dict[str, tuple[str, str]] = {}
+    for line in _whole_lines(lines):
+        match = _VALUE.match(line)
+        if match:
+            name = _unescape(match["name"] or "")
+            values[name.lower()] = (name, line[match.end() :])
+        elif line.startswith("#"):
+            name, _, data = line.partition("=")
+            values[name] = (name, data)
+    return values
+
+
+def _whole_lines(lines: str) -> Iterator[str]:
+    """Data of hex values goes on in the next line behind a backslash; strings never end in a bare one."""
+    pending: list[str] = []
+    for line in lines.split("\n"):
+        pending.append(line.strip() if pending else line)
+        if line.endswith("\\"):
+            pending[-1] = pending[-1][:-1]
+            continue
+        yield "".join(pending)
+        pending = []
+    if pending:
+        yield "".join(pending)
+
+
+def _changed_values(old: dict[str, tuple[str, str]], new: dict[str, tuple[str, str]]) -> Iterator[tuple[int, str]]:
+    for name in sorted(old.keys() | new.keys()):
+        if name not in old:
+            yield ADDED, new[name][0]
+        elif name not in new:
+            yield DELETED, old[name][0]
+        elif old[name][1] != new[name][1]:
+            yield MODIFIED, new[name][0]
+
+
+def _unescape(text: str) -> str:
+    if "\\" not in text:
+        return text
+
+    def character(match: re.Match[str]) -> str:
+        code = match[1]
+        if code[0] == "x" and len(code) > 1:
+            # halves of a pair stand alone here; shown is what can be shown
+            value = chr(int(code[1:], 16))
+            return "\N{REPLACEMENT CHARACTER}" if "\ud800" <= value <= "\udfff" else value
+        if len(code) > 1:
+            return chr(int(code, 8))
+        return _CONTROL.get(code, code)
+
+    return _ESCAPE.sub(character, text)
