@@ -1,0 +1,1 @@
+"""The isolation levels: process (crun), later vm (QEMU)."""

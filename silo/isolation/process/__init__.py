@@ -1,0 +1,1 @@
+"""Process isolation: crun, OCI spec, cgroups, seccomp, the keeper."""
