@@ -1,0 +1,1 @@
+"""From values of the model to Docker's JSON."""

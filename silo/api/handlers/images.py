@@ -1,0 +1,231 @@
+"""Images: list, look at, pull, push, load, save, import, tag, remove, commit; and registry login."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from silo.api.call import Call, Reply, reply_json
+from silo.api.decode.commit import parse_commit_config
+from silo.api.decode.registry import check_auth, parse_registry_auth
+from silo.api.decode.shapes import decode_struct
+from silo.api.decode.wire import AuthBody, ConfigBody
+from silo.api.encode.images import encode_history, encode_image, encode_image_summary
+from silo.api.handlers.archives import send_tar
+from silo.api.handlers.progress import stream_progress
+from silo.engine.engine import Engine
+from silo.engine.ports import ImageChange, Progress, PullRequest
+from silo.errors import ImageNotFound, InvalidRequest, Unsupported
+from silo.model.image import Image
+
+
+class ImageHandlers:
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._images = engine.images
+
+    async def list(self, call: Call) -> Reply:
+        filters = call.filters()
+        if name := call.text("filter"):
+            # Clients before 1.28.
+            filters["reference"] = (*filters.get("reference", ()), name)
+        counts: dict[str, int] = {}
+        for record in self._engine.containers.all():
+            counts[record.image_id] = counts.get(record.image_id, 0) + 1
+        return reply_json(
+            [encode_image_summary(image, containers=counts.get(image.id, 0)) for image in self._images.all(filters)]
+        )
+
+    def _get(self, call: Call) -> Image:
+        try:
+            return self._images.get(call.name, platform=_platform(call))
+        except ImageNotFound as error:
+            # The words by which clients know that it was an image they asked for.
+            if "No such image" in str(error):
+                raise
+            raise ImageNotFound(f"No such image: {call.name}", details=str(error)) from None
+
+    async def inspect(self, call: Call) -> Reply:
+        return reply_json(encode_image(self._get(call)))
+
+    async def history(self, call: Call) -> Reply:
+        return reply_json(encode_history(self._get(call)))
+
+    async def create(self, call: Call) -> None:
+        """`docker pull`, and `docker import` when `fromSrc` is given."""
+        if call.text("fromSrc"):
+            await self._import(call)
+            return
+        name, tag = call.text("fromImage"), call.text("tag")
+        if not name:
+            raise InvalidRequest("the image is missing", hint="fromImage=name&tag=tag")
+        reference = _join(name, tag)
+        auth = parse_registry_auth(call.headers)
+        request = PullRequest(
+            reference=reference, platform=call.text("platform"), username=auth.username, password=auth.password
+        )
+        known = self._find(reference)
+
+        def last(image: Image) -> list[dict[str, Any]]:
+            digest = next((text.partition("@")[2] for text in image.digests), image.id)
+            fresh = "Image is up to date for" if known == image.id else "Downloaded newer image for"
+            return [{"status": f"Digest: {digest}"}, {"status": f"Status: {fresh} {reference}"}]
+
+        shown = tag if tag and not tag.startswith("sha256:") else ""
+        await stream_progress(
+            call,
+            lambda progress: self._images.pull(request, progress),
+            first=[{"status": f"Pulling from {name}", "id": shown or "latest"}],
+            last=last,
+        )
+
+    def _find(self, reference: str) -> str:
+        try:
+            return self._images.get(reference).id
+        except (ImageNotFound, InvalidRequest):
+            return ""
+
+    async def _import(self, call: Call) -> None:
+        source = call.text("fromSrc")
+        if source != "-":
+            raise Unsupported("importing from a URL is not supported", hint="docker import - < file.tar")
+        repo, tag = _split(call.text("repo"), call.text("tag"))
+        changes = _instructions(call)
+
+        async def work(_progress: Progress) -> Image:
+            return await self._images.import_(
+                call.chunks(),
+                repo=repo,
+                tag=tag,
+                message=call.text("message"),
+                changes=changes,
+                platform=call.text("platform"),
+            )
+
+        await stream_progress(call, work, last=lambda image: [{"status": image.id}])
+
+    async def push(self, call: Call) -> None:
+        auth = parse_registry_auth(call.headers)
+        tag = call.text("tag")
+        if call.text("platform"):
+            raise Unsupported("push --platform is not supported")
+        reference = _join(call.name, tag)
+        image = self._images.get(reference)
+        request = PullRequest(reference=reference, username=auth.username, password=auth.password)
+
+        def last(digest: str) -> list[dict[str, Any]]:
+            shown = tag or "latest"
+            return [
+                {"status": f"{shown}: digest: {digest} size: {image.size_bytes}"},
+                {"progressDetail": {}, "aux": {"Tag": shown, "Digest": digest, "Size": image.size_bytes}},
+            ]
+
+        await stream_progress(
+            call,
+            lambda progress: self._images.push(request, progress),
+            first=[{"status": f"The push refers to repository [{call.name}]"}],
+            last=last,
+        )
+
+    async def load(self, call: Call) -> None:
+        if call.text("platform"):
+            raise Unsupported("load --platform is not supported")
+
+        def last(images: tuple[Image, ...]) -> list[dict[str, Any]]:
+            return [
+                {"stream": f"Loaded image: {tag}\n"} if tag else {"stream": f"Loaded image ID: {image.id}\n"}
+                for image in images
+                for tag in image.tags or ("",)
+            ]
+
+        await stream_progress(
+            call,
+            lambda progress: self._images.load(call.chunks(), progress),
+            quiet=call.flag("quiet", default=True),
+            last=last,
+        )
+
+    async def save(self, call: Call) -> None:
+        names = (
+            [call.name] if "name" in call.variables else [n for text in call.values("names") for n in text.split(",")]
+        )
+        if not names:
+            raise InvalidRequest("no image is named", hint="names=…")
+        if call.text("platform"):
+            raise Unsupported("save --platform is not supported")
+        await send_tar(call, self._images.save(names))
+
+    async def tag(self, call: Call) -> Reply:
+        repo = call.text("repo")
+        if not repo:
+            raise InvalidRequest("the new name is missing", hint="repo=name&tag=tag")
+        self._images.tag(call.name, *_split(repo, call.text("tag")))
+        return Reply(201)
+
+    async def remove(self, call: Call) -> Reply:
+        changes = self._images.remove(call.name, force=call.flag("force"), noprune=call.flag("noprune"))
+        return reply_json([_change(change) for change in changes])
+
+    async def prune(self, call: Call) -> Reply:
+        changes, freed = await self._images.prune(call.filters())
+        return reply_json({"ImagesDeleted": [_change(change) for change in changes] or None, "SpaceReclaimed": freed})
+
+    async def search(self, call: Call) -> Reply:
+        await self._images.search(call.text("term"))
+        return reply_json([])
+
+    async def commit(self, call: Call) -> Reply:
+        body = decode_struct(await call.body(), ConfigBody, empty=True)
+        repo, tag = _split(call.text("repo"), call.text("tag"))
+        image = await self._engine.files.commit(
+            call.text("container"),
+            repo=repo,
+            tag=tag,
+            author=call.text("author"),
+            comment=call.text("comment"),
+            pause=call.flag("pause", default=True),
+            config_changes=parse_commit_config(body),
+            changes=_instructions(call),
+        )
+        return reply_json({"Id": image.id}, 201)
+
+    async def auth(self, call: Call) -> Reply:
+        auth = check_auth(decode_struct(await call.body(), AuthBody))
+        status = await self._engine.auth(auth.username, auth.password, auth.serveraddress)
+        return reply_json({"Status": status, "IdentityToken": ""})
+
+
+def _change(change: ImageChange) -> dict[str, str]:
+    return {change.action.capitalize(): change.subject}
+
+
+def _join(name: str, tag: str) -> str:
+    """`name`, `tag` of a request → one reference; a digest comes as a tag, too."""
+    if not tag:
+        return name
+    return f"{name}@{tag}" if tag.startswith("sha256:") else f"{name}:{tag}"
+
+
+def _split(repo: str, tag: str) -> tuple[str, str]:
+    """A tag may also be part of `repo`."""
+    name, colon, inner = repo.rpartition(":")
+    return (name, inner) if colon and not tag and "/" not in inner else (repo, tag)
+
+
+def _instructions(call: Call) -> tuple[str, ...]:
+    """`--change`: one Dockerfile instruction each."""
+    return tuple(line for text in call.values("changes") for line in text.split("\n") if line.strip())
+
+
+def _platform(call: Call) -> str:
+    """`platform` of newer clients is a JSON object, of older ones `os/arch`."""
+    text = call.text("platform")
+    if not text.startswith("{"):
+        return text
+    try:
+        found = msgspec.json.decode(text, type=dict[str, Any])
+    except msgspec.DecodeError as error:
+        raise InvalidRequest(f"invalid platform: {error}") from None
+    words = [str(found.get(key) or "") for key in ("os", "architecture", "variant")]
+    return "/".join(word for word in words if word)

@@ -1,0 +1,1 @@
+"""Settings as one table of rows; file, environment and flags; all errors collected."""

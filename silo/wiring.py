@@ -1,0 +1,108 @@
+"""The only module that names concrete implementations: which class really runs is answered here."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from silo.api.server import ApiServer
+from silo.config.settings import Settings
+from silo.engine.base import BaseProgress
+from silo.engine.engine import Engine
+from silo.engine.parts import Parts
+from silo.engine.ports import VolumeInfo
+from silo.images.limits import ImageLimits
+from silo.images.records import ImageRecord
+from silo.images.store import LocalImageStore
+from silo.isolation.process.runtime import ProcessRuntime
+from silo.linux.personality import LinuxPersonality
+from silo.model.container import ContainerRecord
+from silo.model.ids import new_id
+from silo.model.network import NetworkConfig
+from silo.model.platform import Isolation, PersonalityName
+from silo.network.bridge import BridgeNetworks
+from silo.state import Database
+from silo.storage import LocalStorage
+from silo.windows.personality import WindowsPersonality
+from silo.windows.registry_text import compare_registry
+
+
+class WineBase:
+    """The Windows base from Debian's Wine and our launcher."""
+
+    def __init__(self, cache_root: Path) -> None:
+        self._cache_root = cache_root
+
+    def build(self, progress: BaseProgress, *, refresh: bool) -> Path:
+        # Loaded on use: building is rare, and the daemon's memory is counted.
+        from silo.windows.base.build import build_base
+        from silo.windows.launcher.build import launcher_files
+
+        files = launcher_files(self._cache_root / "launcher")
+        return build_base(self._cache_root, extra_files=files, refresh=refresh, progress=progress).layout
+
+
+@asynccontextmanager
+async def build_daemon(settings: Settings) -> AsyncIterator[ApiServer]:
+    """The API server over an opened engine; closed in the opposite order."""
+    database = Database(settings.data_root / "state.db")
+    try:
+        images = LocalImageStore(
+            data_root=settings.data_root,
+            records=database.documents("images", ImageRecord),
+            limits=ImageLimits(layer_bytes=settings.max_layer_bytes),
+            insecure_registries=settings.insecure_registries,
+        )
+        parts = Parts(
+            images=images,
+            networks=BridgeNetworks(
+                run_root=settings.run_root,
+                networks=database.documents("networks", NetworkConfig),
+                default_subnet=settings.subnet,
+                bridge_name=settings.bridge,
+            ),
+            storage=LocalStorage(
+                data_root=settings.data_root,
+                run_root=settings.run_root,
+                volumes=database.documents("volumes", VolumeInfo),
+                compare_registry=compare_registry,
+            ),
+            runtimes={
+                Isolation.PROCESS: ProcessRuntime(
+                    run_root=settings.run_root,
+                    data_root=settings.data_root,
+                    linux_pool=settings.linux_pool,
+                    windows_pool=settings.windows_pool,
+                )
+            },
+            personalities={
+                PersonalityName.LINUX: LinuxPersonality(),
+                PersonalityName.WINDOWS: WindowsPersonality(),
+            },
+            data_root=settings.data_root,
+            run_root=settings.run_root,
+        )
+        engine = Engine(
+            parts,
+            database.documents("containers", ContainerRecord),
+            daemon_id=_daemon_id(settings.data_root),
+            base=WineBase(settings.cache_root),
+            login=images.login,
+        )
+        await engine.open()
+        try:
+            yield ApiServer(engine, log=logging.getLogger("silo.api"))
+        finally:
+            await engine.close()
+    finally:
+        database.close()
+
+
+def _daemon_id(data_root: Path) -> str:
+    """This installation's id, made at its first start."""
+    path = data_root / "daemon-id"
+    if not path.exists():
+        path.write_text(new_id() + "\n")
+    return path.read_text().strip()
