@@ -1,0 +1,1 @@
+"""The silo command: a thin, fast client of the daemon; standard library only."""

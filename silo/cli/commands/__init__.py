@@ -1,0 +1,1 @@
+"""The commands, a module for each kind; each holds COMMANDS, whose rows `silo.cli.index` names."""

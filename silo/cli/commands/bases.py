@@ -1,0 +1,60 @@
+"""`base build`, `base ls`: the base images that Silo builds itself."""
+
+from __future__ import annotations
+
+from silo.cli.client import encode_filters
+from silo.cli.failure import UsageError
+from silo.cli.grammar import Command
+from silo.cli.listing import print_lines, print_listing
+from silo.cli.progress import show_progress
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from silo.cli.client import Client
+    from silo.cli.grammar import Values
+
+BASES = ("windows",)
+
+
+def build_base(client: Client, *, quiet: bool, descriptor: int = 1) -> str:
+    """Build the Windows base, or find that it is built already; its image's id. Raises Failure."""
+    found: list[str] = []
+
+    def keep(aux: dict[str, Any]) -> None:
+        if aux.get("ID"):
+            found.append(str(aux["ID"]))
+
+    show_progress(client.stream("POST", "/silo/v1/base/windows"), descriptor=descriptor, quiet=quiet, on_aux=keep)
+    return found[-1] if found else ""
+
+
+def build(client: Client, values: Values) -> int:
+    name = values.arguments[0]
+    if name not in BASES:
+        raise UsageError(f"there is no base named {name!r}: {', '.join(BASES)}")
+    image = build_base(client, quiet=values.flag("quiet"))
+    print_lines([image] if image else [])
+    return 0
+
+
+def list_(client: Client, values: Values) -> int:
+    """What is built."""
+    from silo.cli.commands.images import COLUMNS, TITLES, image_rows_fields
+
+    rows = []
+    for name in BASES:
+        found = client.get("/images/json", {"filters": encode_filters([f"reference={name}"])})
+        rows += image_rows_fields(found, truncate=True, digests=False)
+    print_listing(rows, COLUMNS, values.text("format"), TITLES)
+    return 0
+
+
+COMMANDS = (
+    Command("base build", "[OPTIONS] windows", "Build a base image (the first run of a Windows container does it, too)",
+            (("quiet", "q", "bool", "Suppress the build output, print only the image's ID"),), build,
+            least=1, most=1, takes="bases", examples=("silo base build windows",)),
+    Command("base ls", "[OPTIONS]", "List the base images that are built",
+            (("format", "", "string", "table, json, or a template"),), list_, most=0, examples=("silo base ls",)),
+)  # fmt: skip

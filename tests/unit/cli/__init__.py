@@ -1,0 +1,1 @@
+"""Tests of the silo command, against a daemon made of canned answers."""
