@@ -1,0 +1,151 @@
+"""Interleaved timing: every subject of a case in turn, again and again, so that the machine's moods hit all of them alike.
+
+A result is a median and a 95th percentile of whole wall-clock times; a claim is a ratio of medians from the same run.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One competitor in a case. `action` does the thing once and raises when it did not work."""
+
+    name: str
+    action: Callable[[], None]
+    between: Callable[[], None] = lambda: None
+    """Untimed, after each action (a pool fills up again, a container is removed)."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One question. `against` names the subjects whose median divides that of the first one; `limits` what is to be reached."""
+
+    name: str
+    subjects: tuple[Subject, ...]
+    limits: dict[str, float] = field(default_factory=dict)
+    rounds: int = 20
+
+
+@dataclass(frozen=True)
+class Result:
+    case: str
+    subject: str
+    times_ms: tuple[float, ...]
+
+    @property
+    def median_ms(self) -> float:
+        return statistics.median(self.times_ms)
+
+    @property
+    def p95_ms(self) -> float:
+        ordered = sorted(self.times_ms)
+        return ordered[min(len(ordered) - 1, round(0.95 * (len(ordered) - 1)))]
+
+
+@dataclass(frozen=True)
+class Ratio:
+    case: str
+    against: str
+    ratio: float
+    limit: float | None
+
+    @property
+    def verdict(self) -> str:
+        if self.limit is None:
+            return ""
+        return f"≤ {self.limit:g}: {'reached' if self.ratio <= self.limit else 'missed'}"
+
+
+def run_case(case: Case, rounds: int) -> list[Result]:
+    """One warm-up round, then `rounds` counted ones."""
+    times: dict[str, list[float]] = {subject.name: [] for subject in case.subjects}
+    for number in range(rounds + 1):
+        for subject in case.subjects:
+            began = time.perf_counter()
+            subject.action()
+            took_ms = (time.perf_counter() - began) * 1000
+            subject.between()
+            if number:
+                times[subject.name].append(took_ms)
+        if sys.stderr.isatty():
+            print(f"\r\033[K{case.name} {number}/{rounds}", end="", file=sys.stderr, flush=True)
+    if sys.stderr.isatty():
+        print("\r\033[K", end="", file=sys.stderr)
+    return [Result(case.name, name, tuple(values)) for name, values in times.items()]
+
+
+def ratios(case: Case, results: Sequence[Result]) -> list[Ratio]:
+    """The first subject's median over every other's."""
+    first, *others = results
+    return [
+        Ratio(case.name, other.subject, first.median_ms / other.median_ms, case.limits.get(other.subject))
+        for other in others
+    ]
+
+
+def machine() -> dict[str, Any]:
+    """What a reader needs to place the figures."""
+    model = next(
+        (
+            line.partition(":")[2].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if "model name" in line
+        ),
+        "",
+    )
+    return {
+        "processor": model,
+        "cores": os.cpu_count(),
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        "kernel": platform.release(),
+        "date": time.strftime("%Y-%m-%d"),
+    }
+
+
+def as_json(
+    bench: str, results: Sequence[Result], comparisons: Sequence[Ratio], extra: Sequence[dict[str, Any]]
+) -> str:
+    rows: list[dict[str, Any]] = [
+        {
+            "case": result.case,
+            "subject": result.subject,
+            "n": len(result.times_ms),
+            "median_ms": round(result.median_ms, 2),
+            "p95_ms": round(result.p95_ms, 2),
+        }
+        for result in results
+    ]
+    return json.dumps(
+        {
+            "bench": bench,
+            "machine": machine(),
+            "results": [*rows, *extra],
+            "ratios": [{"case": r.case, "against": r.against, "ratio": round(r.ratio, 3)} for r in comparisons],
+        },
+        indent=1,
+    )
+
+
+def table(results: Sequence[Result], comparisons: Sequence[Ratio]) -> str:
+    """Markdown, as it goes into docs/performance.md."""
+    by_key = {(ratio.case, ratio.against): ratio for ratio in comparisons}
+    lines = ["| case | subject | n | median ms | p95 ms | Silo ÷ this | to reach |", "|---|---|---|---|---|---|---|"]
+    for result in results:
+        ratio = by_key.get((result.case, result.subject))
+        compared = (f"{ratio.ratio:.2f}", ratio.verdict) if ratio else ("", "")
+        lines.append(
+            f"| {result.case} | {result.subject} | {len(result.times_ms)} | {result.median_ms:.1f} | {result.p95_ms:.1f} "
+            f"| {compared[0]} | {compared[1]} |"
+        )
+    return "\n".join(lines)

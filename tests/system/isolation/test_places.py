@@ -1,0 +1,109 @@
+"""What a silo has of drives, paths, users, names, time; each with a case in which the host's was shared on purpose."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.daemon import Docker
+
+pytestmark = pytest.mark.system
+
+Places = Callable[..., dict[str, list[str]]]
+
+
+@pytest.fixture
+def places(docker: Docker, folder: Path) -> Places:
+    """Runs places.exe in a container with these flags; what it said, first word → the rests of its lines."""
+
+    def run(*flags: str, paths: tuple[str, ...] = ()) -> dict[str, list[str]]:
+        mount = f"{folder}:C:\\tests:ro"
+        said: dict[str, list[str]] = {}
+        for line in docker("run", "--rm", "-v", mount, *flags, "windows", "C:\\tests\\places.exe", *paths).splitlines():
+            word, _, rest = line.strip().partition(" ")
+            said.setdefault(word, []).append(rest)
+        return said
+
+    return run
+
+
+@pytest.fixture
+def canary(tmp_path: Path) -> Iterator[Path]:
+    """A file of the host that anybody may read."""
+    folder = Path("/tmp", f"silo-canary-{time.monotonic_ns()}")
+    folder.mkdir()
+    (folder / "file").write_text("from the host")
+    yield folder
+    (folder / "file").unlink()
+    folder.rmdir()
+
+
+def test_one_drive_and_one_volume(places: Places) -> None:
+    said = places()
+    assert said["drives"] == ["C"]
+    assert said["volume"] == ["C:\\"]
+
+
+def _ways_to(path: Path) -> tuple[str, ...]:
+    tail = str(path).replace("/", "\\")
+    servers = ("localhost", "127.0.0.1", "host.docker.internal")
+    return (
+        f"Z:{tail}",
+        f"\\\\?\\unix{tail}",
+        f"\\\\.\\unix{tail}",
+        f"\\\\?\\unix\\proc\\1\\root{tail}",
+        f"C:{tail}",
+        *(f"\\\\{server}\\c${tail}" for server in servers),
+    )
+
+
+def test_no_path_leads_to_a_file_of_the_host(places: Places, canary: Path) -> None:
+    ways = _ways_to(canary / "file")
+    assert sorted(places(paths=ways)["absent"]) == sorted(ways)
+
+
+def test_a_shared_folder_is_found_by_every_way_there_is(places: Places, canary: Path) -> None:
+    inside = ("C:\\canary\\file", "c:\\CANARY\\FILE", "\\\\?\\unix\\silo\\prefix\\drive_c\\canary\\file")
+    said = places("-v", f"{canary}:C:\\canary", paths=inside)
+    assert sorted(said["present"]) == sorted(inside)
+
+
+def test_what_unix_paths_show_is_the_containers_own_root(docker: Docker) -> None:
+    users = docker("run", "--rm", "windows", "cmd", "/c", "type \\\\?\\unix\\etc\\passwd")
+    assert "ContainerAdministrator" in users
+    assert len(users.splitlines()) < len(Path("/etc/passwd").read_text().splitlines())
+
+
+@pytest.mark.parametrize("user", ["ContainerAdministrator", "ContainerUser"])
+def test_users(places: Places, docker: Docker, user: str) -> None:
+    assert places("-u", user)["user"] == [user]
+    script = "echo x > C:\\windows\\new.txt && echo written & echo x > %TEMP%\\new.txt && echo kept"
+    said = docker.try_("run", "--rm", "-u", user, "windows", "cmd", "/c", script).stdout.split()
+    assert said == (["written", "kept"] if user == "ContainerAdministrator" else ["kept"])
+
+
+def test_computer_name(places: Places) -> None:
+    assert places("--hostname", "first-box")["computer"] == ["FIRST-BOX"]
+    assert places("--hostname", "second-box")["computer"] == ["SECOND-BOX"]
+
+
+def test_time_zone_is_private_and_the_clock_shared(places: Places) -> None:
+    seattle, nowhere = places("-e", "TZ=PST8PDT"), places()
+    assert seattle["zone"] == ["28800"]
+    assert nowhere["zone"] == ["0"]
+    assert abs(int(seattle["clock"][0]) - time.time()) < 10
+    assert seattle["set"] == ["0"], "a container must not set the host's clock"
+    assert abs(int(places()["clock"][0]) - time.time()) < 10
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_volume_is_shared_by_those_that_mount_it(docker: Docker, shared: bool) -> None:
+    volume = ("-v", "silos-meet:C:\\meet")
+    docker("run", "--rm", *volume, "windows", "cmd", "/c", "echo hello> C:\\meet\\file.txt")
+    flags = volume if shared else ()
+    done = docker.try_("run", "--rm", *flags, "windows", "cmd", "/c", "type C:\\meet\\file.txt")
+    docker("volume", "rm", "silos-meet")
+    assert (done.returncode == 0 and "hello" in done.stdout) is shared

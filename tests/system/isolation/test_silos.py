@@ -1,0 +1,127 @@
+"""What a silo keeps apart: processes, names, pipes, registry, files, drives, users, ports, time, services, native calls.
+
+Every kind is looked for from another silo, and it must not be found; and from the same silo, deliberately shared, where it must
+be: a probe that can find nothing proves nothing. What Linux alone keeps apart is looked for on the host as well. The twelfth
+point, a kernel of one's own, is that of Hyper-V isolation, another level of isolation than the one tested here.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.support.daemon import Docker
+from tests.system.isolation.meeting import holding, holding_outside, look, start_silo
+
+pytestmark = pytest.mark.system
+
+SPACES = ("Local\\", "Global\\")
+OBJECTS = tuple(f"{kind} in {space}" for space in SPACES for kind in "mutex event semaphore timer section job".split())
+FILES = ("file", "stream", "temporary file", "deletion")
+REGISTRY = ("HKLM", "HKCU", "HKU")
+LINUX = (
+    "Linux /proc",
+    "Linux signal",
+    "Linux ptrace",
+    "Linux abstract socket",
+    "Linux /tmp",
+    "unix path by Windows",
+    "Linux shared memory",
+)
+PORTS = ("port", "port taken")
+PROCESSES = ("process listed", "process opened", "process killed")
+SESSION = ("clipboard", "window", "service", "drive", "atom", "mailslot", "pipe", "volatile key")
+KINDS = (*OBJECTS, *FILES, *REGISTRY, *LINUX, *PORTS, *PROCESSES, *SESSION)
+KEPT = (*FILES, *REGISTRY, "service", "Linux /tmp", "unix path by Windows")
+"""What a container has again after stop and start."""
+
+
+@dataclass(frozen=True)
+class Looks:
+    """What was seen in each case, kind by kind, and whether the victim lived afterwards."""
+
+    separate: dict[str, str]
+    shared: dict[str, str]
+    outside: dict[str, str]
+    joined: dict[str, str]
+    restarted: dict[str, str]
+    victim_after_separate: bool
+    victim_after_shared: bool
+
+
+def _victim_lives(docker: Docker, silo: str) -> bool:
+    return "victim.exe" in docker("top", silo)
+
+
+@pytest.fixture(scope="module")
+def looks(docker: Docker, folder: Path) -> Iterator[Looks]:
+    token = f"silo-{time.monotonic_ns()}"
+    start_silo(docker, folder, "alpha")
+    start_silo(docker, folder, "beta")
+    start_silo(docker, folder, "gamma", "--network", "container:alpha")
+    with holding_outside(docker, token + "-outside"):
+        outside = look(docker, "beta", token + "-outside")
+    with holding(docker, "alpha", token):
+        separate = look(docker, "beta", token)
+        after_separate = _victim_lives(docker, "alpha")
+        joined = look(docker, "gamma", token)
+        shared = look(docker, "alpha", token)
+        after_shared = _victim_lives(docker, "alpha")
+    docker("stop", "-t", "1", "alpha")
+    docker("start", "alpha")
+    restarted = look(docker, "alpha", token)
+    yield Looks(separate, shared, outside, joined, restarted, after_separate, after_shared)
+    docker("rm", "-f", "alpha", "beta", "gamma")
+
+
+def test_every_kind_was_looked_for(looks: Looks) -> None:
+    assert set(looks.separate) == set(looks.shared) == set(KINDS)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_two_silos_do_not_meet(looks: Looks, kind: str) -> None:
+    assert looks.separate[kind] == "alone"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_shared_silo_does(looks: Looks, kind: str) -> None:
+    assert looks.shared[kind] == ("alone" if kind == "Linux ptrace" and _yama_restricts() else "met")
+
+
+def _yama_restricts() -> bool:
+    """Where the host lets a process trace only its children, nobody meets by ptrace."""
+    setting = Path("/proc/sys/kernel/yama/ptrace_scope")
+    return setting.exists() and setting.read_text().strip() != "0"
+
+
+@pytest.mark.parametrize("kind", (*LINUX, *PORTS))
+def test_the_host_is_not_met(looks: Looks, kind: str) -> None:
+    assert looks.outside[kind] == "alone"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_joined_network_shares_the_network_alone(looks: Looks, kind: str) -> None:
+    network = (*PORTS, "Linux abstract socket")
+    assert looks.joined[kind] == ("met" if kind in network else "alone")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_restart_keeps_disk_and_registry_alone(looks: Looks, kind: str) -> None:
+    assert looks.restarted[kind] == ("met" if kind in KEPT else "alone")
+
+
+def test_a_program_dies_by_its_own_silo_alone(looks: Looks) -> None:
+    assert looks.victim_after_separate
+    assert not looks.victim_after_shared
+
+
+@pytest.mark.usefixtures("looks")
+def test_a_new_silo_has_nothing_of_an_earlier_one(docker: Docker, folder: Path) -> None:
+    start_silo(docker, folder, "delta")
+    again = look(docker, "delta", "another")
+    docker("rm", "-f", "delta")
+    assert set(again.values()) == {"alone"}

@@ -1,0 +1,283 @@
+"""`diff` and the layer of `commit`, over what overlayfs really writes."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import socket
+import struct
+import tarfile
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from silo.engine.ports import FileChange
+from silo.model.platform import Platform
+from silo.model.windows_paths import DRIVE_C, PREFIX
+from silo.storage import LocalStorage
+from silo.windows.registry_text import compare_registry
+from tests.system.storage.places import ID, Place, write
+
+pytestmark = pytest.mark.system
+
+
+async def gather(chunks: AsyncIterator[bytes]) -> bytes:
+    return b"".join([chunk async for chunk in chunks])
+
+
+async def edit(place: Place, change: Callable[[Path], object]) -> None:
+    async with place.storage.mounted(place.rootfs, running_root=None) as root:
+        change(root)
+
+
+async def diff(place: Place) -> list[str]:
+    letters = "CAD"
+    found = await place.storage.changes(ID, place.image)
+    return [f"{letters[change.kind]} {change.path}" for change in found]
+
+
+def furnish(place: Place) -> None:
+    write(place.lower / "etc/motd", "old")
+    write(place.lower / "etc/keep", "keep")
+    write(place.lower / "old/dir/file", "x")
+    write(place.lower / "old/other", "x")
+    write(place.higher / "usr/lib/so", "x")
+
+
+async def test_kinds_of_changes(place: Place) -> None:
+    furnish(place)
+    assert await diff(place) == []
+
+    def change(root: Path) -> None:
+        (root / "etc/motd").write_text("new")
+        (root / "etc/keep").unlink()
+        write(root / "new/deep/file")
+        (root / "usr/lib").chmod(0o700)
+
+    await edit(place, change)
+    assert await diff(place) == [
+        "C /etc",
+        "D /etc/keep",
+        "C /etc/motd",
+        "A /new",
+        "A /new/deep",
+        "A /new/deep/file",
+        "C /usr",
+        "C /usr/lib",
+    ]
+
+
+async def test_a_directory_removed_and_made_again(place: Place) -> None:
+    furnish(place)
+
+    def change(root: Path) -> None:
+        shutil.rmtree(root / "old")
+        write(root / "old/dir/fresh")
+
+    await edit(place, change)
+    assert await diff(place) == ["C /old", "C /old/dir", "D /old/dir/file", "A /old/dir/fresh", "D /old/other"]
+
+
+async def test_types_that_change(place: Place) -> None:
+    furnish(place)
+    (place.lower / "link").symlink_to("etc")
+
+    def change(root: Path) -> None:
+        (root / "link").unlink()
+        write(root / "link/motd")
+        shutil.rmtree(root / "old/dir")
+        (root / "old/dir").symlink_to("other")
+
+    await edit(place, change)
+    assert await diff(place) == ["C /link", "A /link/motd", "C /old", "C /old/dir"]
+
+
+async def test_what_a_runtime_leaves_is_no_change(place: Place) -> None:
+    furnish(place)
+
+    def change(root: Path) -> None:
+        for name in ("dev", "proc", "sys"):
+            (root / name).mkdir()
+        for name in ("hosts", "hostname", "resolv.conf"):
+            (root / "etc" / name).touch()
+        write(root / "tmp/.wine-0/server-1/lock")
+
+    await edit(place, change)
+    assert await diff(place) == ["A /tmp"]
+    with tarfile.open(fileobj=io.BytesIO(await gather(place.storage.layer_tar(ID)))) as archive:
+        assert archive.getnames() == ["etc", "tmp"]
+
+
+def capability(version: int, root: int = 0) -> bytes:
+    value = struct.pack("<5I", version << 24 | 1, 0x2000, 0, 0, 0)
+    return value + struct.pack("<I", root) if version == 3 else value
+
+
+async def test_the_layer_says_it_all(place: Place) -> None:
+    furnish(place)
+    long_name = "l" * 120 + "ü"
+
+    def change(root: Path) -> None:
+        (root / "etc/keep").unlink()
+        shutil.rmtree(root / "old")
+        write(root / "old/fresh", "fresh", mode=0o4755, owner=(12, 3_000_000))
+        os.link(root / "old/fresh", root / "old/linked")
+        (root / "sym").symlink_to("t" * 150)
+        os.mkfifo(root / "pipe")
+        write(root / long_name, "long")
+        os.utime(root / long_name, (1000, 1000))
+        os.truncate(write(root / "sparse"), 3_000_000)
+        server = socket.socket(socket.AF_UNIX)
+        server.bind(str(root / "sock"))
+        server.close()
+        write(root / "capable")
+        os.setxattr(root / "capable", "security.capability", capability(2))
+        os.setxattr(root / "capable", "user.note", b"\x00binary\xff")
+
+    await edit(place, change)
+    data = await gather(place.storage.layer_tar(ID))
+    assert data == await gather(place.storage.layer_tar(ID))
+    with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+        names = archive.getnames()
+        members = {member.name: member for member in archive}
+        assert archive.extractfile("old/fresh").read() == b"fresh"  # type: ignore[union-attr]
+        assert archive.extractfile("sparse").read() == b"x" + bytes(2_999_999)  # type: ignore[union-attr]
+    assert names == [
+        "capable", "etc", long_name, "old", "pipe", "sparse", "sym",
+        "etc/.wh.keep",
+        "old/.wh..wh..opq", "old/fresh", "old/linked",
+    ]  # fmt: skip
+    fresh = members["old/fresh"]
+    assert (fresh.mode, fresh.uid, fresh.gid) == (0o4755, 12, 3_000_000)
+    assert members["old/linked"].islnk() and members["old/linked"].linkname == "old/fresh"
+    assert members["sym"].linkname == "t" * 150 and members["pipe"].isfifo()
+    assert members[long_name].mtime == 1000
+    assert members["etc/.wh.keep"].size == 0 and members["etc"].isdir()
+    headers = members["capable"].pax_headers
+    assert headers["SCHILY.xattr.security.capability"].encode("utf-8", "surrogateescape") == capability(2)
+    assert headers["SCHILY.xattr.user.note"].encode("utf-8", "surrogateescape") == b"\x00binary\xff"
+
+
+async def test_the_layer_gives_the_same_root_on_top_of_the_image(place: Place) -> None:
+    """Whiteouts and opaque directories mean what they should: a reader of its own applies the layer to a plain copy."""
+    furnish(place)
+
+    def change(root: Path) -> None:
+        shutil.rmtree(root / "old")
+        write(root / "old/dir/fresh")
+        (root / "etc/motd").unlink()
+        write(root / "usr/more", "m")
+
+    await edit(place, change)
+    flat = place.directory / "flat"
+    shutil.copytree(place.lower, flat, symlinks=True)
+    shutil.copytree(place.higher, flat, symlinks=True, dirs_exist_ok=True)
+    with tarfile.open(fileobj=io.BytesIO(await gather(place.storage.layer_tar(ID)))) as archive:
+        for member in archive:
+            parent, _, name = member.name.rpartition("/")
+            if name == ".wh..wh..opq":
+                shutil.rmtree(flat / parent)
+                (flat / parent).mkdir()
+            elif name.startswith(".wh."):
+                (flat / parent / name[4:]).unlink()
+            else:
+                archive.extract(member, flat)
+    async with place.storage.mounted(place.rootfs, running_root=None) as root:
+
+        def tree(top: Path) -> list[str]:
+            return sorted(str(path.relative_to(top)) for path in top.rglob("*"))
+
+        assert tree(flat) == tree(root)
+
+
+def windows(place: Place, compare: Callable[[str, bytes, bytes], list[FileChange]] | None) -> None:
+    place.image = msgspec.structs.replace(place.image, platform=Platform(os="windows", architecture="amd64"))
+    place.storage = LocalStorage(
+        data_root=place.data_root,
+        run_root=place.run_root,
+        volumes=place.database.documents("other", object),  # type: ignore[arg-type]
+        compare_registry=compare,
+    )
+
+
+async def test_windows_words(place: Place) -> None:
+    prefix = place.lower / PREFIX.lstrip("/")
+    write(place.lower / DRIVE_C.lstrip("/") / "windows/win.ini")
+    write(prefix / "system.reg", "before")
+    write(prefix / "user.reg", "same")
+    seen = []
+
+    def compare(name: str, before: bytes, after: bytes) -> list[FileChange]:
+        seen.append((name, before, after))
+        return [FileChange(kind=1, path="HKLM\\Software\\New")] if name == "system.reg" else []
+
+    windows(place, compare)
+
+    def change(root: Path) -> None:
+        drive = root / DRIVE_C.lstrip("/")
+        (drive / "windows/win.ini").unlink()
+        write(drive / "Data/x")
+        write(root / PREFIX.lstrip("/") / "system.reg", "after")
+        write(root / PREFIX.lstrip("/") / "user.reg", "same")
+        write(root / "run/something")
+
+    await edit(place, change)
+    assert await diff(place) == [
+        "A C:\\Data",
+        "A C:\\Data\\x",
+        "C C:\\windows",
+        "D C:\\windows\\win.ini",
+        "A HKLM\\Software\\New",
+    ]
+    assert seen == [("system.reg", b"before", b"after"), ("user.reg", b"same", b"same")]
+    windows(place, None)
+    assert (await diff(place))[-1] == "C system.reg"
+
+
+async def test_real_registry_text(place: Place) -> None:
+    """Another user's registry is compared with that user's own; a boot alone is no change."""
+    prefix = place.lower / PREFIX.lstrip("/")
+    header = "WINE REGISTRY Version 2\n\n"
+    write(prefix / "user.reg", header + '[Env] 1\n"TEMP"="C:\\\\users\\\\ContainerAdministrator"\n\n[App] 1\n')
+    user = header + '[Env] 1\n"TEMP"="C:\\\\users\\\\ContainerUser"\n\n[App] 1\n'
+    write(place.lower / "silo/users/ContainerUser/user.reg", user)
+    windows(place, compare_registry)
+    rewritten = user.replace("] 1", "] 2") + '[Volatile Environment] 2\n"X"="1"\n'
+
+    def change(root: Path) -> None:
+        write(root / PREFIX.lstrip("/") / "user.reg", rewritten)
+        (root / PREFIX.lstrip("/") / "dosdevices").mkdir()
+        (root / PREFIX.lstrip("/") / "dosdevices/com1").symlink_to("/dev/ttyS0")
+        write(root / PREFIX.lstrip("/") / "wineserver", "tmp")
+
+    await edit(place, change)
+    assert await diff(place) == []
+    with tarfile.open(fileobj=io.BytesIO(await gather(place.storage.layer_tar(ID)))) as archive:
+        names = archive.getnames()
+    assert names[-2:] == ["silo/prefix/dosdevices", "silo/prefix/user.reg"]
+    await edit(place, lambda root: write(root / PREFIX.lstrip("/") / "user.reg", rewritten + "\n[New] 3\n"))
+    assert await diff(place) == ["A HKCU\\New"]
+
+
+async def test_export_holds_the_whole_root(place: Place) -> None:
+    furnish(place)
+    await edit(place, lambda root: (root / "etc/keep").unlink())
+    async with place.storage.mounted(place.rootfs, running_root=None) as root:
+        data = await gather(place.storage.export_tar(root))
+    with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+        names = archive.getnames()
+    assert {"etc", "etc/motd", "old/dir/file", "usr/lib/so"} <= set(names)
+    assert "etc/keep" not in names and not any(".wh." in name for name in names)
+
+
+async def test_an_abandoned_export_lets_go(place: Place) -> None:
+    for number in range(200):
+        write(place.lower / f"f{number}", "x" * 10_000)
+    async with place.storage.mounted(place.rootfs, running_root=None) as root:
+        chunks = place.storage.export_tar(root)
+        await chunks.__anext__()
+        await chunks.aclose()  # type: ignore[attr-defined]
+    assert not place.views()
