@@ -72,7 +72,9 @@ async def _resume(parts: Parts, lifecycle: Lifecycle, live: Live, alive: set[Liv
     try:
         if state.status in (Status.REMOVING, Status.DEAD):
             async with live.lock:
-                await lifecycle.delete(live, volumes=False)
+                # An end that nobody saw is being dealt with at the same time, and `--rm` may have removed it meanwhile.
+                if not live.gone:
+                    await lifecycle.delete(live, volumes=live.record.config.auto_remove)
         elif live in alive:
             lifecycle.resume_health(live)
         elif state.status is Status.RESTARTING:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from silo.engine.clock import now
 from silo.errors import Conflict, GuestError, ImageNotFound, InvalidRequest, NotFound, NotModified, ProcessStartFailed
 from silo.model.container import ContainerConfig, LogConfig, Resources, RestartPolicy, Status
 from silo.model.image import ImageConfig
@@ -395,6 +396,37 @@ def test_half_made_containers_and_removals_are_finished() -> None:
         await bench.engine.open()
         assert not list(bench.root.iterdir())
         assert not bench.documents.rows
+
+    scenario(body)
+
+
+def test_an_unseen_end_and_its_removal_meet_while_the_daemon_recovers() -> None:
+    async def body(bench: Bench) -> None:
+        await create(bench, "first")
+        removed = await create(
+            bench, "gone", auto_remove=True, mounts=(MountRequest(kind=MountKind.VOLUME, target="/v"),)
+        )
+        await bench.engine.containers.start(removed)
+        bench.restart_daemon()
+        bench.runtime.found[removed] = RuntimeState(id=removed, exit=ExitRecord(exit_code=0, finished_at=now()))
+        remove_scratch, begun = bench.storage.remove_scratch, asyncio.Event()
+
+        async def release(container_id: str) -> None:
+            """Recovery is held up at the first container until the end of the second is half dealt with."""
+            if container_id != removed:
+                await begun.wait()
+
+        async def slow_removal(container_id: str) -> None:
+            begun.set()
+            await asyncio.sleep(0.05)
+            await remove_scratch(container_id)
+
+        bench.runtime.release = release  # type: ignore[method-assign]
+        bench.storage.remove_scratch = slow_removal  # type: ignore[method-assign]
+        await bench.engine.open()
+        await until(lambda: removed not in bench.documents.rows)
+        assert [record.name for record in bench.documents.rows.values()] == ["first"]
+        assert not bench.storage.named
 
     scenario(body)
 
