@@ -116,7 +116,9 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     run_root: Path = pyfuncitem.funcargs.get("places") or pyfuncitem._request.getfixturevalue("places")
 
     async def body() -> None:
-        subject = arguments.get("subject") or arguments.get("warm_subject")
+        subject = next(
+            (arguments[name] for name in ("subject", "warm_subject", "cold_subject") if name in arguments), None
+        )
         if subject is None:
             await test(**arguments)
             return

@@ -1,5 +1,5 @@
 /* The program that the contract runs in containers of both personalities: one verb and its argument.
-   say TEXT | fail TEXT | exit N | sleep S | echo | burn S | eat MIB | env NAME | terminal | fork N | rest S | write FILE TEXT | read FILE */
+   say TEXT | fail TEXT | exit N | sleep S | echo | burn S | eat MIB | env NAME | terminal | fork N | rest S | processors | write FILE TEXT | read FILE */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -94,6 +94,13 @@ int main(int argc, char **argv) {
     } else if (!strcmp(verb, "env")) {
         const char *value = getenv(word);
         printf("%s\n", value ? value : "(unset)");
+    } else if (!strcmp(verb, "processors")) {
+#ifdef _WIN32
+        DWORD_PTR own = 0, all = 0;
+        GetProcessAffinityMask(GetCurrentProcess(), &own, &all);
+        printf("%llx\n", (unsigned long long)own);
+        wait_seconds(atof(word));
+#endif
     } else if (!strcmp(verb, "fork")) {
         children(atoi(word));
         wait_seconds(60);

@@ -62,6 +62,8 @@ class Dresser:
     def _dress_from_outside(self, live: Live) -> None:
         plan, pid = live.record.plan, live.record.pid
         self._cgroups.apply(live.record.cgroup, plan.resources)
+        if live.processors:
+            self._cgroups.narrow(live.record.cgroup)
         namespaces.set_hostname(pid, plan.hostname)
         attach_live(pid, plan.mounts, live.user_namespace, live.record.first_host_uid)
 

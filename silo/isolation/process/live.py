@@ -30,6 +30,9 @@ class Live:
     announced: bool = False
     """start() has answered: the end is the listener's business."""
     releasing: bool = False
+    processors: frozenset[int] = frozenset()
+    """What it may use once its start is over; empty when the start is not confined to one of them."""
+    widening: asyncio.Task[None] | None = None
     warm: bool = False
     """Windows: pid 1 and its launcher ran before the container was asked for."""
     streams: dict[str, int] = field(default_factory=dict)

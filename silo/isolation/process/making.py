@@ -30,7 +30,7 @@ from silo.isolation.process.pool import SandboxPool
 from silo.isolation.process.probe import HostFacts, check_passable
 from silo.isolation.process.record import Paths, save_record
 from silo.isolation.process.seccomp import SeccompSource
-from silo.isolation.process.silo import bind_launcher_socket
+from silo.isolation.process.silo import PROCESSORS, bind_launcher_socket, processor_mask
 from silo.isolation.process.slots import RANGE_SIZE, Slots
 from silo.isolation.process.spec import DeviceNode, SpecInputs, build_spec, device_rule
 from silo.model.container import Device
@@ -73,6 +73,8 @@ class Maker:
             live.user_namespace, live.network_namespace = pooled.user_namespace, pooled.network_namespace
             live.record = msgspec.structs.replace(live.record, cgroup=pooled.name, first_host_uid=pooled.first_host_uid)
         await asyncio.to_thread(self._make_directories, plan, live.record.cgroup, made=pooled is not None)
+        if plan.launch is not None:
+            live.processors = self._cgroups.narrow(live.record.cgroup)
         if pooled is None:
             await self._make_sandbox(live, joined)
         owner = await asyncio.to_thread(self._fill_bundle, live, joined)
@@ -155,11 +157,16 @@ class Maker:
         )
         if self._facts.own_cgroups:
             self._cgroups.apply_devices(record.cgroup, rules)
-        allowed = tuple(name for name in plan.process.capabilities if name in self._facts.capabilities)
-        fitted = msgspec.structs.replace(plan, process=msgspec.structs.replace(plan.process, capabilities=allowed))
-        bundles.write_spec(bundle, build_spec(fitted, inputs))
+        bundles.write_spec(bundle, build_spec(self._fit(live), inputs))
         save_record(self._paths, record)
         return record.first_host_uid + identity.uid
+
+    def _fit(self, live: Live) -> ContainerPlan:
+        """The plan with what only this host and this start can say."""
+        plan, process = live.record.plan, live.record.plan.process
+        allowed = tuple(name for name in process.capabilities if name in self._facts.capabilities)
+        env = (*process.env, f"{PROCESSORS}={processor_mask(live.processors):x}") if live.processors else process.env
+        return msgspec.structs.replace(plan, process=msgspec.structs.replace(process, capabilities=allowed, env=env))
 
     def _namespace_paths(self, live: Live, joined: Joined) -> dict[str, str]:
         """What is held as a descriptor here is named through this process: crun runs in another one."""

@@ -58,6 +58,8 @@ log = logging.getLogger(__name__)
 _KEEPER_PATIENCE_S = 2.0
 
 _WARM_PATIENCE_S = 120.0
+# How long a Windows program that has just been started stays on one processor: long enough for it to be loaded.
+_NARROW_S = 0.1
 
 
 class ProcessRuntime:
@@ -105,10 +107,13 @@ class ProcessRuntime:
 
     async def close(self) -> None:
         self._closing = True
-        for live in self._lives.values():
+        for live in tuple(self._lives.values()):
             if live.creating is not None and not live.creating.done():
                 live.creating.cancel()
             live.close_descriptors()
+            if live.widening is not None and not live.widening.done():
+                live.widening.cancel()
+                await self._widen_now(live)
         await self._warm.close()
         await self._pool.close()
         if self._cleaning:
@@ -151,6 +156,8 @@ class ProcessRuntime:
             if live.record.first_host_uid:
                 self._slots.mark(live.record.first_host_uid)
             if live.exit is None:
+                if live.record.plan.launch is not None:
+                    await asyncio.to_thread(self._cgroups.widen, live.record.cgroup, live.record.plan.resources)
                 await take_back(self._keeper, live, self._maker.log_fields(live), known=container_id in kept)
         for container_id in set(kept) - set(self._lives):
             await self._keeper.request("forget", container=container_id)
@@ -192,6 +199,7 @@ class ProcessRuntime:
         await self._maker.make(live, self._lives)
         await self._let_run(live)
         await self._silos.client(live).ping(_WARM_PATIENCE_S)
+        await asyncio.to_thread(self._cgroups.widen, live.record.cgroup, plan.resources)
         live.warm = True
         return live
 
@@ -231,7 +239,10 @@ class ProcessRuntime:
         await self._let_run(live)
         if live.record.plan.launch is not None:
             await asyncio.to_thread(save_record, self._paths, live.record)
-            await self._silos.start_main(live)
+            try:
+                await self._silos.start_main(live)
+            finally:
+                live.widening = asyncio.create_task(self._widen(live), name=f"widen-{container_id[:12]}")
             if not live.warm:
                 self._warm.learn(live.record.plan)
         live.announced = True
@@ -239,11 +250,25 @@ class ProcessRuntime:
             self._announce(live)
         return Started(pid=live.record.pid)
 
+    async def _widen(self, live: Live) -> None:
+        """The end of a start on one processor."""
+        await asyncio.sleep(_NARROW_S)
+        await self._widen_now(live)
+
+    async def _widen_now(self, live: Live) -> None:
+        if live.running:
+            try:
+                await asyncio.to_thread(self._cgroups.widen, live.record.cgroup, live.record.plan.resources)
+            except SiloError as error:
+                log.error("container %s: %s", live.id[:12], error)
+
     async def release(self, container_id: str) -> None:
         live = self._lives.get(container_id)
         if live is None or live.releasing:
             return
         live.releasing = True
+        if live.widening is not None:
+            live.widening.cancel()
         try:
             if live.creating is not None and not live.creating.done():
                 with contextlib.suppress(SiloError):

@@ -12,6 +12,7 @@ import logging
 import os
 import signal as signals
 import socket
+from collections.abc import Iterable
 from pathlib import Path
 
 from silo.errors import GuestError, SiloError, Unavailable
@@ -33,11 +34,18 @@ from silo.model.runtime import ExecStreams, LaunchPlan, ProcessTable
 log = logging.getLogger(__name__)
 
 SOCKET_NAME = "launcher.sock"
+PROCESSORS = "SILO_PROCESSORS"
+"""The variable that tells the launcher which processors there will be (see CgroupTree.narrow)."""
 _READY_PATIENCE_S = 120.0
 _TERMINATE_PATIENCE_S = 5.0
 _CTRL_C, _CTRL_SHUTDOWN, _TERMINATE = 0, 6, 9
 # Nothing to a program that did not ask for them; docker forwards the first whenever its window changes its size.
 _HARMLESS = frozenset((signals.SIGWINCH, signals.SIGCHLD, signals.SIGURG, signals.SIGCONT))
+
+
+def processor_mask(processors: Iterable[int]) -> int:
+    """As Windows has it: bit n is processor n; a process of the first group knows 64."""
+    return sum(1 << number for number in processors if number < 64)
 
 
 def bind_launcher_socket(bundle: Path) -> int:

@@ -3,7 +3,7 @@
  */
 #include "launcher.h"
 
-enum { MAX_VALUE_CHARACTERS = 32767 };
+enum { MAX_VALUE_CHARACTERS = 32767, SETTLED_100NS = 10000000 };
 
 /* Wine computed these when the silo started. (Wine's start-up code adds WINE* variables in every process, for itself.) */
 static const WCHAR *const COMPUTED[] = {
@@ -16,6 +16,8 @@ static const WCHAR *const COMPUTED[] = {
 
 static const WCHAR MACHINE_KEY[] = L"System\\CurrentControlSet\\Control\\Session Manager\\Environment";
 
+NTSTATUS NTAPI NtQueryKey(HANDLE key, int information, void *data, ULONG size, ULONG *needed);
+
 typedef LSTATUS(WINAPI *open_key_function)(HKEY, const WCHAR *, DWORD, REGSAM, HKEY *);
 typedef LSTATUS(WINAPI *enumerate_function)(HKEY, DWORD, WCHAR *, DWORD *, DWORD *, DWORD *, BYTE *, DWORD *);
 typedef LSTATUS(WINAPI *close_key_function)(HKEY);
@@ -24,6 +26,31 @@ typedef LSTATUS(WINAPI *close_key_function)(HKEY);
 static open_key_function open_key;
 static enumerate_function enumerate_value;
 static close_key_function close_key;
+
+/* A value as the registry has it; expanded anew for each program, by what that program's other variables say. */
+struct value {
+    struct value *next;
+    WCHAR *name, *data;
+    DWORD type;
+};
+
+/* A key whose values were read, and the key's time then. Reading all takes forty calls to Wine's server, asking for the time
+ * takes one. `time` 0: not to be relied on. */
+struct source {
+    HKEY root;
+    const WCHAR *path;
+    BOOL user;
+    HKEY key;
+    uint64_t time;
+    struct value *values;
+};
+
+static struct source sources[] = {
+    {HKEY_LOCAL_MACHINE, MACHINE_KEY, FALSE, NULL, 0, NULL},
+    {HKEY_CURRENT_USER, L"Environment", TRUE, NULL, 0, NULL},
+    {HKEY_CURRENT_USER, L"Volatile Environment", TRUE, NULL, 0, NULL},
+};
+static SRWLOCK sources_lock = SRWLOCK_INIT;
 
 static size_t name_length(const WCHAR *entry)
 {
@@ -112,24 +139,85 @@ static void add_registry_value(struct environment *environment, const WCHAR *nam
     release(expanded);
 }
 
-static void add_registry(struct environment *environment, HKEY root, const WCHAR *path, BOOL user)
+static void forget_values(struct source *source)
 {
-    WCHAR name[256], *value = allocate((MAX_VALUE_CHARACTERS + 1) * sizeof(WCHAR));
-    HKEY key;
+    while (source->values) {
+        struct value *value = source->values;
 
-    if (open_key && !open_key(root, path, 0, KEY_READ, &key)) {
-        for (DWORD index = 0;; index++) {
-            DWORD name_size = ARRAYSIZE(name), size = MAX_VALUE_CHARACTERS * sizeof(WCHAR), type;
-            LSTATUS status = enumerate_value(key, index, name, &name_size, NULL, &type, (BYTE *)value, &size);
-
-            if (status == ERROR_MORE_DATA) continue;
-            if (status) break;
-            value[size / sizeof(WCHAR)] = 0;
-            if (*name && (type == REG_SZ || type == REG_EXPAND_SZ)) add_registry_value(environment, name, type, value, user);
-        }
-        close_key(key);
+        source->values = value->next;
+        release(value->name);
+        release(value->data);
+        release(value);
     }
-    release(value);
+    if (source->key) close_key(source->key);
+    source->key = NULL;
+}
+
+static void read_values(struct source *source)
+{
+    WCHAR name[256], *data = allocate((MAX_VALUE_CHARACTERS + 1) * sizeof(WCHAR));
+    struct value **end = &source->values;
+
+    for (DWORD index = 0;; index++) {
+        DWORD name_size = ARRAYSIZE(name), size = MAX_VALUE_CHARACTERS * sizeof(WCHAR), type;
+        LSTATUS status = enumerate_value(source->key, index, name, &name_size, NULL, &type, (BYTE *)data, &size);
+
+        if (status == ERROR_MORE_DATA) continue;
+        if (status) break;
+        data[size / sizeof(WCHAR)] = 0;
+        if (!*name || (type != REG_SZ && type != REG_EXPAND_SZ)) continue;
+        *end = allocate(sizeof(**end));
+        (*end)->next = NULL;
+        (*end)->name = copy_text(name);
+        (*end)->data = copy_text(data);
+        (*end)->type = type;
+        end = &(*end)->next;
+    }
+    release(data);
+}
+
+/* When the key was last changed; 0 when it is gone. */
+static uint64_t last_write(HKEY key)
+{
+    struct {
+        LARGE_INTEGER time;
+        ULONG index, name_size;
+        WCHAR name[256];
+    } information;
+    ULONG size;
+
+    return NtQueryKey(key, 0 /* KeyBasicInformation */, &information, sizeof(information), &size)
+               ? 0
+               : (uint64_t)information.time.QuadPart;
+}
+
+/* Two changes within a moment have the same time: values are kept only when they had been left alone for a second. */
+static void refresh(struct source *source)
+{
+    FILETIME now;
+
+    if (source->time && last_write(source->key) == source->time) return;
+    forget_values(source);
+    source->time = 0;
+    if (!open_key || open_key(source->root, source->path, 0, KEY_READ, &source->key)) {
+        source->key = NULL;
+        return;
+    }
+    GetSystemTimeAsFileTime(&now);
+    source->time = last_write(source->key);
+    if (source->time + SETTLED_100NS > ((uint64_t)now.dwHighDateTime << 32 | now.dwLowDateTime)) source->time = 0;
+    read_values(source);
+}
+
+static void add_registry(struct environment *environment)
+{
+    AcquireSRWLockExclusive(&sources_lock);
+    for (size_t index = 0; index < ARRAYSIZE(sources); index++) {
+        refresh(&sources[index]);
+        for (struct value *value = sources[index].values; value; value = value->next)
+            add_registry_value(environment, value->name, value->type, value->data, sources[index].user);
+    }
+    ReleaseSRWLockExclusive(&sources_lock);
 }
 
 static BOOL add_overlay(struct environment *environment, const WCHAR *overlay)
@@ -170,9 +258,7 @@ BOOL build_environment(struct environment *environment, const WCHAR *overlay)
         DWORD length = GetEnvironmentVariableW(COMPUTED[index], value, ARRAYSIZE(value));
         if (length && length < ARRAYSIZE(value)) set_entry(environment, join_text(COMPUTED[index], L"=", value));
     }
-    add_registry(environment, HKEY_LOCAL_MACHINE, MACHINE_KEY, FALSE);
-    add_registry(environment, HKEY_CURRENT_USER, L"Environment", TRUE);
-    add_registry(environment, HKEY_CURRENT_USER, L"Volatile Environment", TRUE);
+    add_registry(environment);
     return add_overlay(environment, overlay);
 }
 

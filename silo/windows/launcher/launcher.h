@@ -127,6 +127,7 @@ void release_program(struct program *program);
 DWORD send_event(struct program *program, DWORD event);
 void answer_processes(int socket);
 void prepare_silo(void);
+void prepare_processors(void);
 DWORD set_computer_name(const WCHAR *name);
 void program_started(void);
 void end_silo(uint32_t code, BOOL flush) __attribute__((noreturn));

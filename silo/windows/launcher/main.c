@@ -165,6 +165,7 @@ void start(void)
     for (int descriptor = FD_LISTENER; descriptor <= FD_ERROR; descriptor++) linux_keep_private(descriptor);
     SetConsoleCtrlHandler(ignore_event, TRUE);
     prepare_silo();
+    prepare_processors();
     prepare_consoles();
     prepare_environment();
     start_worker();

@@ -1,5 +1,6 @@
 /* The silo as a whole: its name, its services, its end. */
 #include "launcher.h"
+#include <tlhelp32.h>
 
 enum { MAX_NETBIOS_CHARACTERS = 15, HIGHEST_EARLY_PID = 300, SERVICES_DELAY_MS = 20, FLUSH_PATIENCE_MS = 10000, LOST_SERVER = 255 };
 
@@ -61,6 +62,40 @@ static void disable_debugger(void)
     LSTATUS status = get(HKEY_LOCAL_MACHINE, KEY, L"Debugger", 2 /* RRF_RT_REG_SZ */, NULL, command, &size);
 
     if (status || *command) set_value(HKEY_LOCAL_MACHINE, KEY, L"Debugger", L"");
+}
+
+static void allow_processors(DWORD_PTR mask)
+{
+    HANDLE snapshot = CreateToolhelp32Snapshot(TH32CS_SNAPPROCESS, 0);
+    PROCESSENTRY32W entry;
+
+    entry.dwSize = sizeof(entry);
+    for (BOOL more = Process32FirstW(snapshot, &entry); more; more = Process32NextW(snapshot, &entry)) {
+        HANDLE process = OpenProcess(PROCESS_SET_INFORMATION, FALSE, entry.th32ProcessID);
+
+        if (!process) continue;
+        SetProcessAffinityMask(process, mask);
+        CloseHandle(process);
+    }
+    CloseHandle(snapshot);
+}
+
+/* A silo starts on one processor, which is faster, and gets the others a moment later. What Wine found at its start it took
+ * for all that there is, and would bind every process to it: so the processes of now, and with them those that they start, are
+ * told the truth. */
+void prepare_processors(void)
+{
+    WCHAR text[32];
+    DWORD length = GetEnvironmentVariableW(L"SILO_PROCESSORS", text, ARRAYSIZE(text));
+    DWORD_PTR mask = 0, own, all;
+
+    if (!length || length >= ARRAYSIZE(text) || !GetProcessAffinityMask(GetCurrentProcess(), &own, &all)) return;
+    for (const WCHAR *digit = text; *digit; digit++)
+        mask = mask << 4 | (DWORD_PTR)(*digit >= 'a' ? *digit - 'a' + 10 : *digit - '0');
+    if (!(mask &= all)) return;
+    /* Twice, for a process that was being made during the first time. */
+    allow_processors(mask);
+    allow_processors(mask);
 }
 
 /* The server was started by this process, before any program: its number is among the first. */

@@ -49,6 +49,14 @@ def shell(subject: LinuxSubject) -> Shell:
 
 
 @pytest.fixture
+def cold_subject(places: Path, windows_layers: tuple[Path, ...]) -> WindowsSubject:  # noqa: F811
+    def make() -> ProcessRuntime:
+        return ProcessRuntime(run_root=places / "run", data_root=places / "data", linux_pool=0, windows_pool=0)
+
+    return make_windows_subject(make, places / "data", windows_layers)
+
+
+@pytest.fixture
 def warm_subject(places: Path, windows_layers: tuple[Path, ...]) -> WindowsSubject:  # noqa: F811
     def make() -> ProcessRuntime:
         return ProcessRuntime(run_root=places / "run", data_root=places / "data", linux_pool=0, windows_pool=1)

@@ -147,6 +147,29 @@ def test_a_variable_set_for_the_machine_reaches_the_next_program(make_silo: Make
     key = "HKLM\\System\\CurrentControlSet\\Control\\Session Manager\\Environment"
     assert silo.run(f'reg add "{key}" /v STAGE /t REG_EXPAND_SZ /d %SystemRoot%\\stage /f')[0] == 0
     assert silo.run("cmd /c echo %STAGE%")[1].strip().lower() == b"c:\\windows\\stage"
+    # The launcher keeps what it read once the key has been left alone for a second, and sees every later change.
+    time.sleep(1.1)
+    for _ in range(2):
+        assert silo.run("cmd /c echo %STAGE%")[1].strip().lower() == b"c:\\windows\\stage"
+    assert silo.run(f'reg add "{key}" /v STAGE /d second /f')[0] == 0
+    assert silo.run("cmd /c echo %STAGE%")[1].strip() == b"second"
+    time.sleep(1.1)
+    assert silo.run("cmd /c echo %STAGE%")[1].strip() == b"second"
+    assert silo.run(f'reg delete "{key}" /v STAGE /f')[0] == 0
+    assert silo.run("cmd /c echo %STAGE%")[1].strip() == b"%STAGE%"
+
+
+def test_a_key_of_variables_that_goes_and_comes_again(make_silo: Make) -> None:
+    silo = make_silo()
+    key = "HKCU\\Environment"
+    assert silo.run(f'reg add "{key}" /v MINE /d first /f')[0] == 0
+    time.sleep(1.1)
+    for _ in range(2):
+        assert silo.run("cmd /c echo %MINE%")[1].strip() == b"first"
+    assert silo.run(f'reg delete "{key}" /f')[0] == 0
+    assert silo.run("cmd /c echo %MINE%")[1].strip() == b"%MINE%"
+    assert silo.run(f'reg add "{key}" /v MINE /d again /f')[0] == 0
+    assert silo.run("cmd /c echo %MINE%")[1].strip() == b"again"
 
 
 def test_the_directory_is_made(make_silo: Make) -> None:

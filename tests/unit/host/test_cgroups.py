@@ -8,7 +8,7 @@ import pytest
 
 from silo.errors import HostError
 from silo.host.cgroup_statistics import load_v1, load_v2
-from silo.host.cgroups import CgroupTree, Layout, find_layout
+from silo.host.cgroups import CgroupTree, Layout, find_layout, parse_processors
 from silo.model.container import Resources
 
 V1 = """30 24 0:27 / /sys/fs/cgroup/cpu,cpuacct rw,nosuid shared:9 - cgroup cgroup rw,cpu,cpuacct
@@ -37,6 +37,51 @@ def test_a_limit_without_its_controller_is_refused(tmp_path: Path) -> None:
     for limits, word in ((Resources(pids_limit=5), "pids"), (Resources(cpuset_cpus="0"), "cpuset")):
         with pytest.raises(HostError, match=word):
             tree.apply("x", limits)
+
+
+def test_lists_of_processors() -> None:
+    assert parse_processors("0-2,5\n") == {0, 1, 2, 5}
+    assert parse_processors("\n") == frozenset()
+    with pytest.raises(ValueError):
+        parse_processors("a-b")
+
+
+def test_a_group_is_narrowed_and_widened(tmp_path: Path) -> None:
+    tree = CgroupTree(Layout(1, False, {"cpuset": tmp_path}))
+    group = tree.path("x", "cpuset")
+    group.mkdir(parents=True)
+    (group.parent / "cpuset.cpus").write_text("0-3\n")
+    (group / "cpuset.cpus").write_text("0-3\n")
+    assert tree.narrow("x") == {0, 1, 2, 3}
+    first = (group / "cpuset.cpus").read_text()
+    assert first in ("0", "1", "2", "3")
+    assert tree.narrow("x") == frozenset()  # one is left: there is nothing to narrow
+    tree.widen("x", Resources())
+    assert (group / "cpuset.cpus").read_text() == "0-3\n"
+    tree.narrow("x")
+    assert (group / "cpuset.cpus").read_text() != first  # the next start takes the next processor
+    tree.widen("x", Resources(cpuset_cpus="2-3"))
+    assert (group / "cpuset.cpus").read_text() == "2-3\n"
+
+
+def test_narrowing_a_unified_group(tmp_path: Path) -> None:
+    tree = CgroupTree(Layout(2, False, {"cpuset": tmp_path, "": tmp_path}))
+    group = tree.path("x")
+    group.mkdir(parents=True)
+    (group / "cpuset.cpus.effective").write_text("0-1\n")
+    assert tree.narrow("x") == {0, 1}
+    assert (group / "cpuset.cpus").read_text() in ("0", "1")
+    tree.widen("x", Resources())
+    assert (group / "cpuset.cpus").read_text() == "\n"
+
+
+def test_without_the_controller_nothing_is_narrowed(tmp_path: Path) -> None:
+    tree = CgroupTree(Layout(2, False, {"": tmp_path}))
+    tree.path("x").mkdir(parents=True)
+    (tree.path("x") / "cpuset.cpus.effective").write_text("0-1\n")
+    assert tree.narrow("x") == frozenset()
+    tree.widen("x", Resources())
+    assert not (tree.path("x") / "cpuset.cpus").exists()
 
 
 def test_only_what_changed_is_written(tmp_path: Path) -> None:
