@@ -131,9 +131,19 @@ class Creator:
             by_id[network.id] = msgspec.structs.replace(request, network=network.id)
         main = self._parts.networks.get(mode)
         first = by_id.pop(main.id, EndpointRequest(network=main.id))
+        if main.name == "bridge":
+            # As in Docker: on a network of the user's a link is a name for whoever comes, here it is one for who is there.
+            for link in first.links:
+                self._check_link(link.partition(":")[0])
         if config.mac_address and not first.mac_address:
             first = msgspec.structs.replace(first, mac_address=config.mac_address)
         return (first, *by_id.values())
+
+    def _check_link(self, name: str) -> None:
+        try:
+            self._roster.resolve(name)
+        except NotFound as error:
+            raise InvalidRequest(f"--link: could not get container for {name}", details=error.brief) from error
 
     def _settle_ports(self, config: ContainerConfig, image: Image, mode: str) -> tuple[PortBinding, ...]:
         if mode in ("host", "none") or mode.startswith("container:"):

@@ -56,15 +56,21 @@ def writes_v1(resources: Resources) -> tuple[FileWrite, ...]:
     limit_us, period_us = quota(resources)
     memory = resources.memory_bytes or -1
     pids = str(resources.pids_limit) if resources.pids_limit > 0 else "max"
+    words = ("cpus", "cpus") if resources.nano_cpus else ("cpu period", "cpu quota")
     writes = [
-        FileWrite("cpu", "cpu.cfs_period_us", str(period_us), "cpu period", optional=True),
-        FileWrite("cpu", "cpu.cfs_quota_us", str(limit_us), "cpus", optional=True),
+        # what a kernel lacks is missed only by those who asked for it
+        FileWrite("cpu", "cpu.cfs_period_us", str(period_us), words[0], optional=limit_us < 0),
+        FileWrite("cpu", "cpu.cfs_quota_us", str(limit_us), words[1], optional=limit_us < 0),
         FileWrite("cpu", "cpu.shares", str(resources.cpu_shares or 1024), "cpu shares"),
         FileWrite("pids", "pids.max", pids, "pids"),
         FileWrite("memory", "memory.limit_in_bytes", str(memory), "memory"),
         # a kernel without swap accounting has no memsw files
         FileWrite(
-            "memory", "memory.memsw.limit_in_bytes", str(memory_and_swap(resources)), "memory swap", optional=True
+            "memory",
+            "memory.memsw.limit_in_bytes",
+            str(memory_and_swap(resources)),
+            "memory swap",
+            optional=resources.memory_swap_bytes <= 0,
         ),
         FileWrite(
             "memory", "memory.soft_limit_in_bytes", str(resources.memory_reservation_bytes or -1), "memory reservation"
@@ -75,9 +81,7 @@ def writes_v1(resources: Resources) -> tuple[FileWrite, ...]:
         writes.append(FileWrite("memory", "memory.swappiness", str(resources.memory_swappiness), "memory swappiness"))
     if resources.blkio_weight:
         # BFQ's file exists only where that scheduler does
-        writes.append(
-            FileWrite("blkio", "blkio.bfq.weight", str(resources.blkio_weight), "blkio weight", optional=True)
-        )
+        writes.append(FileWrite("blkio", "blkio.bfq.weight", str(resources.blkio_weight), "blkio weight"))
     return (*writes, *_cpuset(resources))
 
 
@@ -91,11 +95,11 @@ def writes_v2(resources: Resources) -> tuple[FileWrite, ...]:
         FileWrite("cpu", "cpu.weight", str(cpu_weight(resources.cpu_shares)), "cpu shares"),
         FileWrite("pids", "pids.max", str(resources.pids_limit) if resources.pids_limit > 0 else "max", "pids"),
         FileWrite("memory", "memory.max", str(memory or "max"), "memory"),
-        FileWrite("memory", "memory.swap.max", swap, "memory swap", optional=True),
+        FileWrite("memory", "memory.swap.max", swap, "memory swap", optional=resources.memory_swap_bytes <= 0),
         FileWrite("memory", "memory.low", str(resources.memory_reservation_bytes or 0), "memory reservation"),
     ]
     if resources.blkio_weight:
-        writes.append(FileWrite("io", "io.bfq.weight", str(resources.blkio_weight), "blkio weight", optional=True))
+        writes.append(FileWrite("io", "io.bfq.weight", str(resources.blkio_weight), "blkio weight"))
     return (*writes, *_cpuset(resources))
 
 

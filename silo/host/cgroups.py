@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from silo.errors import HostError
+from silo.errors import HostError, Unsupported
 from silo.host.cgroup_files import FileWrite, device_writes_v1, writes_v1, writes_v2
 from silo.host.cgroup_statistics import load_v1, load_v2
 from silo.model.container import Resources
@@ -164,7 +164,10 @@ class CgroupTree:
             except FileNotFoundError as error:
                 if write.optional:
                     continue
-                raise HostError(f"this host cannot limit {write.limit}", details=f"{target} does not exist") from error
+                raise Unsupported(
+                    f"--{write.limit.replace(' ', '-')} is not supported on this host",
+                    details=f"{target} does not exist",
+                ) from error
             except OSError as error:
                 raise HostError(
                     f"the kernel refused the limit {write.limit}",

@@ -17,6 +17,7 @@ from silo.errors import Conflict, GuestError, ImageNotFound, InvalidRequest, Not
 from silo.model.container import ContainerConfig, LogConfig, Resources, RestartPolicy, Status
 from silo.model.image import ImageConfig
 from silo.model.mount import MountKind, MountRequest
+from silo.model.network import EndpointRequest
 from silo.model.runtime import ContainerPlan, ExitRecord, RuntimeState, Sandbox
 from tests.unit.engine.fakes import Bench
 
@@ -71,6 +72,20 @@ def test_auto_remove_leaves_nothing_and_answers_removed_waits() -> None:
             bench.engine.containers.resolve("c1")
         assert not (bench.root / container).exists()
         assert not bench.documents.rows
+
+    scenario(body)
+
+
+def test_a_link_to_nobody_is_refused_and_leaves_nothing() -> None:
+    async def body(bench: Bench) -> None:
+        def linked(name: str) -> tuple[EndpointRequest, ...]:
+            return (EndpointRequest(network="default", links=(f"{name}:other",)),)
+
+        with pytest.raises(InvalidRequest, match="could not get container for nobody"):
+            await create(bench, "lonely", endpoints=linked("nobody"))
+        assert not bench.documents.rows and not list(bench.root.iterdir())
+        await create(bench, "here")
+        await create(bench, "linked", endpoints=linked("here"))
 
     scenario(body)
 

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
-from silo.host.cgroup_files import cpu_weight, device_writes_v1, writes_v1, writes_v2
+from silo.host.cgroup_files import FileWrite, cpu_weight, device_writes_v1, writes_v1, writes_v2
 from silo.model.container import Resources
 
 
@@ -34,6 +36,12 @@ def test_processors() -> None:
     assert values(writes_v2(Resources(nano_cpus=1_500_000_000)))["cpu.max"] == "150000 100000"
     assert values(writes_v2(Resources(cpu_quota_us=5000, cpu_period_us=20000)))["cpu.max"] == "5000 20000"
     assert values(writes_v1(Resources(cpuset_cpus="0-1", cpuset_mems="0")))["cpuset.cpus"] == "0-1"
+
+
+@pytest.mark.parametrize("translate", [writes_v1, writes_v2])
+def test_what_was_asked_for_is_never_optional(translate: Callable[[Resources], tuple[FileWrite, ...]]) -> None:
+    asked = Resources(nano_cpus=10**9, memory_bytes=100, memory_swap_bytes=200, blkio_weight=500)
+    assert not [write for write in translate(asked) if write.optional]
 
 
 @pytest.mark.parametrize(("shares", "weight"), [(0, 100), (2, 1), (1024, 39), (262144, 10000), (1, 1), (10**9, 10000)])

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from silo.errors import HostError
+from silo.errors import HostError, Unsupported
+from silo.host.cgroup_files import FileWrite
 from silo.host.cgroup_statistics import load_v1, load_v2
 from silo.host.cgroups import CgroupTree, Layout, find_layout, parse_processors
 from silo.model.container import Resources
@@ -82,6 +83,22 @@ def test_without_the_controller_nothing_is_narrowed(tmp_path: Path) -> None:
     assert tree.narrow("x") == frozenset()
     tree.widen("x", Resources())
     assert not (tree.path("x") / "cpuset.cpus").exists()
+
+
+def test_a_limit_that_this_kernel_lacks_is_refused_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(self: Path, _: str) -> None:
+        raise FileNotFoundError(self)
+
+    tree = CgroupTree(Layout(1, False, dict.fromkeys(("blkio", "memory", "cpu", "pids"), tmp_path)))
+    monkeypatch.setattr(Path, "write_text", missing)
+    for limits, option in (
+        (Resources(blkio_weight=500), "--blkio-weight"),
+        (Resources(nano_cpus=10**9), "--cpus"),
+        (Resources(memory_swap_bytes=10), "--memory-swap"),
+    ):
+        with pytest.raises(Unsupported, match=option):
+            tree.apply("x", limits)
+    tree._write_all("x", [FileWrite("memory", "memory.memsw.limit_in_bytes", "-1", "memory swap", optional=True)])
 
 
 def test_only_what_changed_is_written(tmp_path: Path) -> None:
