@@ -84,7 +84,8 @@ foreign_packages() {
 # ensure_packages NAME...: install what is missing, with a bar from apt's own status.
 ensure_packages() {
     local missing="" name have log=$SILO_CACHE/apt.log
-    have=" $(dpkg-query -W -f '${db:Status-Abbrev}${Package} ' "$@" 2>/dev/null | sed 's/\bii //g' || true) "
+    # dpkg also lists what it has only heard of (un) and what was removed (rc).
+    have=" $(dpkg-query -W -f '${db:Status-Abbrev} ${Package}\n' "$@" 2>/dev/null | awk '$1 == "ii" { print $2 }' | tr '\n' ' ' || true) "
     for name in "$@"; do
         [[ "$have" == *" $name "* ]] || missing="$missing $name"
     done

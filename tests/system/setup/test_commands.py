@@ -50,6 +50,16 @@ def test_no_root_and_no_sudo() -> None:
     assert done.stderr == "demo: must run as root, and sudo is not installed: log in as root and run it again\n"
 
 
+def test_only_installed_packages_count_as_installed(tmp_path: Path) -> None:
+    (tmp_path / "dpkg-query").write_text("#!/bin/sh\nprintf 'ii  crun\\nun  nftables\\nrc  iptables\\n'; exit 1\n")
+    (tmp_path / "dpkg-query").chmod(0o755)
+    variables = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SILO_CACHE": str(tmp_path)}
+    done = in_set_up("run_apt() { echo apt \"$@\"; }; ensure_packages crun nftables iptables unheard-of", **variables)
+    assert done.stdout.splitlines()[-1].endswith(" nftables iptables unheard-of"), done
+    assert "crun" not in done.stdout
+    assert in_set_up("run_apt() { echo apt; }; ensure_packages crun", **variables).stdout == ""
+
+
 def test_sudo_gets_the_words_and_what_the_set_up_reads(tmp_path: Path) -> None:
     (tmp_path / "sudo").write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
     (tmp_path / "sudo").chmod(0o755)
