@@ -54,7 +54,7 @@ def test_only_installed_packages_count_as_installed(tmp_path: Path) -> None:
     (tmp_path / "dpkg-query").write_text("#!/bin/sh\nprintf 'ii  crun\\nun  nftables\\nrc  iptables\\n'; exit 1\n")
     (tmp_path / "dpkg-query").chmod(0o755)
     variables = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SILO_CACHE": str(tmp_path)}
-    done = in_set_up("run_apt() { echo apt \"$@\"; }; ensure_packages crun nftables iptables unheard-of", **variables)
+    done = in_set_up('run_apt() { echo apt "$@"; }; ensure_packages crun nftables iptables unheard-of', **variables)
     assert done.stdout.splitlines()[-1].endswith(" nftables iptables unheard-of"), done
     assert "crun" not in done.stdout
     assert in_set_up("run_apt() { echo apt; }; ensure_packages crun", **variables).stdout == ""
