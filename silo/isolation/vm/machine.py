@@ -1,0 +1,208 @@
+"""A running VM as the daemon holds it: QEMU in its jail, its monitor, the way to its agent, the last words of its console.
+
+DIRECTORY/
+  monitor.sock   QMP; QEMU listens, so a daemon that comes again finds it
+  agent.sock     the guest agent's port, likewise
+  qemu.log       what QEMU itself complains of
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from silo.errors import HostError, SiloError, Unavailable
+from silo.host import namespaces
+from silo.host.run import start_detached
+from silo.isolation.vm.command import Descriptors, Machine, Role, build_qemu
+from silo.isolation.vm.jail import Jail, build_jail
+from silo.isolation.vm.qmp import EventListener, QmpClient
+
+CONSOLE_BYTES = 16384
+START_LIMIT_S = 20.0
+_QUIT_LIMIT_S = 2.0
+_KILL_LIMIT_S = 5.0
+
+
+class Console:
+    """The newest output of a guest's console. A guest may write without end: what is old is forgotten."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        connection.setblocking(False)
+        self._socket = connection
+        self._untrusted_text = bytearray()
+        asyncio.get_running_loop().add_reader(connection.fileno(), self._readable)
+
+    def _readable(self) -> None:
+        try:
+            data = self._socket.recv(65536)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            asyncio.get_running_loop().remove_reader(self._socket.fileno())
+            return
+        self._untrusted_text += data
+        del self._untrusted_text[:-CONSOLE_BYTES]
+
+    def last_lines(self, count: int = 8) -> str:
+        """For an error's details: printable, so that a guest cannot speak to the reader's terminal."""
+        text = self._untrusted_text.decode(errors="replace").replace("\r", "")
+        lines = ["".join(sign for sign in line if sign.isprintable()) for line in text.split("\n")]
+        return "\n".join([line for line in lines if line.strip()][-count:])
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            asyncio.get_running_loop().remove_reader(self._socket.fileno())
+        self._socket.close()
+
+
+class VirtualMachine:
+    """Made by `start_machine`. It runs until it is ended, whatever becomes of the daemon."""
+
+    def __init__(self, directory: Path, pid: int, monitor: QmpClient, console: Console) -> None:
+        self.directory = directory
+        self.pid = pid
+        self.pid_started = namespaces.start_time(pid)
+        self.monitor = monitor
+        self.console = console
+
+    def connect_agent(self) -> socket.socket:
+        """The host's end of the agent's port; one connection at a time. Raises Unavailable when QEMU is gone."""
+        connection = socket.socket(socket.AF_UNIX)
+        try:
+            _at(self.directory, "agent.sock", connection.connect)
+        except OSError as error:
+            connection.close()
+            raise Unavailable(
+                "the virtual machine has ended", details=self.console.last_lines() or str(error)
+            ) from error
+        connection.setblocking(False)
+        return connection
+
+    async def end(self) -> None:
+        """Nothing is left of it when this returns. Idempotent."""
+        with contextlib.suppress(SiloError, TimeoutError):
+            await self.monitor.execute("quit", limit_s=_QUIT_LIMIT_S)
+            await self._until_dead(_QUIT_LIMIT_S)
+        if namespaces.kill_process(self.pid, signal.SIGKILL, started=self.pid_started):
+            with contextlib.suppress(TimeoutError):
+                await self._until_dead(_KILL_LIMIT_S)
+        self.close()
+        for name in ("monitor.sock", "agent.sock"):
+            (self.directory / name).unlink(missing_ok=True)
+
+    async def _until_dead(self, limit_s: float) -> None:
+        """Its connections end before its memory is given back; the process is gone only after both."""
+        try:
+            handle = os.pidfd_open(self.pid)
+        except ProcessLookupError:
+            return
+        loop, dead = asyncio.get_running_loop(), asyncio.Event()
+        try:
+            if namespaces.start_time(self.pid) != self.pid_started:
+                return
+            loop.add_reader(handle, dead.set)
+            async with asyncio.timeout(limit_s):
+                await dead.wait()
+        finally:
+            loop.remove_reader(handle)
+            os.close(handle)
+
+    def close(self) -> None:
+        """Let go of it; it runs on."""
+        self.monitor.close()
+        self.console.close()
+
+
+async def start_machine(
+    directory: Path,
+    machine: Machine,
+    role: Role,
+    *,
+    uid: int,
+    files: Mapping[str, Path],
+    memory: int = -1,
+    on_event: EventListener | None = None,
+) -> VirtualMachine:
+    """Start QEMU in `directory`, which exists, and speak to its monitor.
+
+    A template or a cold machine waits for `cont`, a clone for its state. Raises ToolMissing, HostError with QEMU's own
+    complaint, Unavailable; nothing runs then.
+    """
+    with contextlib.ExitStack() as made:
+        monitor, agent = (made.enter_context(_listen(directory, name)) for name in ("monitor.sock", "agent.sock"))
+        console, console_end = (made.enter_context(end) for end in socket.socketpair())
+        descriptors = Descriptors(monitor.fileno(), agent.fileno(), console_end.fileno(), memory)
+        argv = build_jail(Jail(uid=uid, files=files), build_qemu(machine, descriptors, role))
+        passed = [monitor.fileno(), agent.fileno(), console_end.fileno(), *([memory] if memory >= 0 else [])]
+        log_path = directory / "qemu.log"
+        # vfork and exec of a program: a few milliseconds, and not the loop's
+        parent = await asyncio.to_thread(start_detached, argv, log_path=log_path, pass_fds=passed)
+        connection = socket.socket(socket.AF_UNIX)
+        try:
+            _at(directory, "monitor.sock", connection.connect)
+            # from here on QEMU alone holds the listening ends: its death is the end of the connection
+            monitor.close()
+            agent.close()
+            console_end.close()
+            client = await QmpClient.connect(connection, on_event, limit_s=START_LIMIT_S)
+            pid = _child_of(parent)
+        except BaseException as error:
+            connection.close()
+            _kill_tree(parent)
+            if isinstance(error, SiloError | OSError):
+                raise HostError("QEMU could not be started", details=_complaint(log_path) or str(error)) from error
+            raise
+        made.pop_all()
+    return VirtualMachine(directory, pid, client, Console(console))
+
+
+def _listen(directory: Path, name: str) -> socket.socket:
+    listener = socket.socket(socket.AF_UNIX)
+    (directory / name).unlink(missing_ok=True)
+    _at(directory, name, listener.bind)
+    (directory / name).chmod(0o600)
+    listener.listen(1)
+    return listener
+
+
+def _at(directory: Path, name: str, call: Callable[[str], object]) -> None:
+    """bind or connect by a path through a descriptor, because socket addresses are at most 107 bytes long."""
+    descriptor = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        call(f"/proc/self/fd/{descriptor}/{name}")
+    finally:
+        os.close(descriptor)
+
+
+def _child_of(parent: int) -> int:
+    """QEMU's pid: bubblewrap's only child."""
+    try:
+        return int(Path(f"/proc/{parent}/task/{parent}/children").read_text().split()[0])
+    except (OSError, IndexError, ValueError) as error:
+        raise HostError("QEMU has ended while it was being started", details=str(error)) from error
+
+
+def _kill_tree(parent: int) -> None:
+    for pid in (*_children(parent), parent):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def _children(parent: int) -> list[int]:
+    with contextlib.suppress(OSError, ValueError):
+        return [int(word) for word in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
+    return []
+
+
+def _complaint(log_path: Path) -> str:
+    with contextlib.suppress(OSError):
+        return log_path.read_text(errors="replace")[-2000:].strip()
+    return ""
