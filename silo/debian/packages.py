@@ -118,6 +118,18 @@ def parse_show(text: str) -> list[Package]:
     return packages
 
 
+def show_field(apt: PrivateApt, name: str, field: str) -> str:
+    """One field of a package's description, such as `Depends`. Raises HostError if there is no such package or field."""
+    try:
+        shown = run(["apt-cache", "show", "--no-all-versions", name], env=apt.environment).stdout.decode()
+    except CommandFailed as error:
+        raise HostError(f"Debian {SUITE} lacks the package {name}", details=error.details[-600:]) from error
+    for line in shown.splitlines():
+        if line.startswith(f"{field}: "):
+            return line.removeprefix(f"{field}: ")
+    raise HostError(f"Debian {SUITE} says no {field} of the package {name}")
+
+
 def resolve(apt: PrivateApt, *, closed: Sequence[str], alone: Sequence[str], without: Iterable[str]) -> list[Package]:
     """The packages `closed` with all they depend on, `alone` without, less `without`; sorted by name.
 
