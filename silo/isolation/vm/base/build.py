@@ -39,6 +39,7 @@ from silo.isolation.vm.base.recipe import (
     UNWANTED_PACKAGES,
     recipe_hash,
 )
+from silo.model.vm_image import VmImage
 
 NEEDED_BYTES = 600_000_000
 _TOOLS = {
@@ -88,10 +89,26 @@ def find_vm_base(data_root: Path, key: str) -> VmBase | None:
     return found if all(path.is_file() for path in (found.kernel, found.initrd, found.root)) else None
 
 
+def find_current_vm_base(data_root: Path) -> VmBase | None:
+    """The image that was built last, whatever it was made from, or None."""
+    key = find_current_key(data_root / "vm")
+    return find_vm_base(data_root, key) if key else None
+
+
+def describe(base: VmBase) -> VmImage:
+    """The image as the rest of the engine sees it."""
+    return VmImage(
+        id=base.key,
+        directory=base.directory,
+        kernel_release=base.manifest.kernel_release,
+        created_s=base.manifest.epoch_s,
+        size_bytes=sum(path.stat().st_size for path in (base.kernel, base.initrd, base.root)),
+    )
+
+
 def _find_current(data_root: Path, digests: Mapping[str, str], init: bytes) -> VmBase | None:
     """The newest image, if this builder would make it again from the package versions that it has; needs no network."""
-    key = find_current_key(data_root / "vm")
-    found = find_vm_base(data_root, key) if key else None
+    found = find_current_vm_base(data_root)
     if found is None or found.key != recipe_hash(found.manifest.packages, digests, init=init):
         return None
     return found
