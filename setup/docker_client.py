@@ -37,9 +37,9 @@ def ensure_docker(directory: Path) -> Path:
     if found is not None:
         return found
     sys.path.insert(0, str(ROOT))
+    from silo.debian.packages import open_apt, update_index
     from silo.errors import SiloError
     from silo.host.run import run
-    from silo.windows.base.packages import open_apt, update_index
 
     try:
         apt = open_apt(directory / "apt")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from silo.model.container import ContainerRecord
 from silo.model.ids import new_id
 from silo.model.network import NetworkConfig
 from silo.model.platform import Isolation, PersonalityName
+from silo.model.vm_image import VmImage
 from silo.network.bridge import BridgeNetworks
 from silo.state import Database
 from silo.storage import LocalStorage
@@ -42,6 +43,31 @@ class WineBase:
 
         files = launcher_files(self._cache_root / "launcher")
         return build_base(self._cache_root, extra_files=files, refresh=refresh, progress=progress).layout
+
+
+AGENT_FILES: Mapping[str, Path] = {}
+"""What the image of utility VMs holds of Silo itself: absolute path in it → file of the host."""
+
+
+class UtilityVm:
+    """The image of utility VMs from Debian's packages and the agent (see AGENT_FILES)."""
+
+    def __init__(self, cache_root: Path, agent_files: Mapping[str, Path]) -> None:
+        self._cache_root = cache_root
+        self._agent_files = agent_files
+
+    def build(self, progress: BaseProgress, *, refresh: bool) -> VmImage:
+        from silo.isolation.vm.base.build import build_vm_base, describe
+
+        return describe(
+            build_vm_base(self._cache_root, extra_files=self._agent_files, refresh=refresh, progress=progress)
+        )
+
+    def find(self) -> VmImage | None:
+        from silo.isolation.vm.base.build import describe, find_current_vm_base
+
+        found = find_current_vm_base(self._cache_root)
+        return describe(found) if found else None
 
 
 @asynccontextmanager
@@ -89,6 +115,7 @@ async def build_daemon(settings: Settings) -> AsyncIterator[ApiServer]:
             database.documents("containers", ContainerRecord),
             daemon_id=_daemon_id(settings.data_root),
             base=WineBase(settings.cache_root),
+            vm_image=UtilityVm(settings.cache_root, agent_files=AGENT_FILES),
             login=images.login,
         )
         await engine.open()

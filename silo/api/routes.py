@@ -93,6 +93,8 @@ def build_routes(engine: Engine) -> tuple[Route, ...]:
         _row("GET", "/volumes/{name}", "volume inspect", volumes.inspect),
         _row("DELETE", "/volumes/{name}", "volume rm", volumes.remove),
         _stream("POST", "/silo/v1/base/windows", "silo base build windows", system.build_windows_base),
+        _stream("POST", "/silo/v1/base/vm", "silo base build vm", system.build_vm_base),
+        _row("GET", "/silo/v1/base/vm", "silo base ls", system.inspect_vm_base),
         *UNSUPPORTED,
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from silo.engine.base import Bases, BaseSource
+from silo.engine.base import Bases, BaseSource, VmImageSource
 from silo.engine.containers import Containers
 from silo.engine.events import EventBus
 from silo.engine.execs import Execs
@@ -32,6 +32,7 @@ class Engine:
         *,
         daemon_id: str,
         base: BaseSource,
+        vm_image: VmImageSource,
         login: Callable[[str, str, str], Awaitable[str]] | None = None,
     ) -> None:
         self._parts = parts
@@ -45,7 +46,7 @@ class Engine:
         self.networks = NetworkUseCases(parts, self._roster, self.events, self.containers)
         self.volumes = Volumes(parts, self._roster, self.events)
         self.system = System(parts, self._roster, self.events, daemon_id)
-        self.base = Bases(base, parts.images, self.events)
+        self.base = Bases(base, vm_image, parts.images, self.events)
         self._login = login
 
     async def auth(self, username: str, password: str, server: str) -> str:

@@ -11,16 +11,20 @@ ROOT = Path(__file__).resolve().parents[2] / "silo"
 SIBLINGS = ("images", "isolation", "linux", "windows", "network", "storage", "state", "display", "workspace")
 EDGES = ("cli", "api", "daemon", "wiring")
 FREE = frozenset({"model", "errors", "host"})
+# The two that are built from Debian's packages.
+DEBIAN_BUILDERS = ("isolation", "windows")
 # layer → layers it may import besides model and errors
 ALLOWED: dict[str, frozenset[str]] = {
     "model": frozenset(),
     "errors": frozenset(),
     "host": frozenset({"host"}),
+    "debian": frozenset({"debian", "host"}),
     "engine": frozenset({"engine"}),
     "api": frozenset({"api", "engine"}),
     "cli": frozenset({"cli"}),
     "config": frozenset({"config"}),
     **{name: frozenset({name, "host"}) for name in SIBLINGS},
+    **{name: frozenset({name, "host", "debian"}) for name in DEBIAN_BUILDERS},
 }
 
 

@@ -99,3 +99,26 @@ class SystemHandlers:
             in_bytes=False,
             last=lambda image: [{"status": "Built", "aux": {"ID": image.id, "Tags": list(image.tags)}}],
         )
+
+    async def build_vm_base(self, call: Call) -> None:
+        """POST /silo/v1/base/vm: a stream of progress lines, the last one with the image's id."""
+        refresh = call.flag("refresh")
+        await stream_progress(
+            call,
+            lambda progress: self._engine.base.build_vm(progress, refresh=refresh),
+            in_bytes=False,
+            last=lambda image: [{"status": "Built", "aux": {"ID": image.id}}],
+        )
+
+    async def inspect_vm_base(self, _call: Call) -> Reply:
+        """GET /silo/v1/base/vm: what is built; 404 before that."""
+        image = await self._engine.base.find_vm()
+        return reply_json(
+            {
+                "Id": image.id,
+                "Kernel": image.kernel_release,
+                "Created": image.created_s,
+                "Size": image.size_bytes,
+                "Directory": str(image.directory),
+            }
+        )

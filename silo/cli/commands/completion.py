@@ -146,7 +146,7 @@ def _of_kind(kind: str, current: str, names: Callable[[str], list[str]]) -> list
     if kind == "shells":
         return _starting(current, tuple(_SCRIPTS))
     if kind == "bases":
-        return _starting(current, ("windows",))
+        return _starting(current, ("windows", "vm"))
     return _starting(current, names(kind)) if kind else []
 
 

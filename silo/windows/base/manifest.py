@@ -7,8 +7,8 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from silo.debian.packages import Package
 from silo.windows.base.environment import OS_VERSION
-from silo.windows.base.packages import Package
 from silo.windows.base.recipe import BUILDER_VERSION, REGISTRY_EDITS, DeleteTree, DeleteValue, RegistryEdit, SetValue
 
 

@@ -17,6 +17,7 @@ import shutil
 import uuid
 from pathlib import Path
 
+from silo.debian.isolated import run_isolated
 from silo.errors import GuestError
 from silo.windows.base.environment import (
     ADMINISTRATOR,
@@ -30,7 +31,6 @@ from silo.windows.base.environment import (
     WINE,
     WINESERVER,
 )
-from silo.windows.base.isolated import run_isolated
 from silo.windows.base.recipe import (
     REGISTRY_EDITS,
     UPDATE_TIMESTAMP,

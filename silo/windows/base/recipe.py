@@ -10,8 +10,8 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 
+from silo.debian.packages import Package
 from silo.windows.base.environment import OS_VERSION, USER_REGISTRY_DIRECTORY
-from silo.windows.base.packages import Package
 from silo.windows.base.registry_text import dword, quoted
 
 BUILDER_VERSION = 1

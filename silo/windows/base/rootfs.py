@@ -13,6 +13,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from silo.debian.packages import Package, PrivateApt, unpack
 from silo.host.run import run
 from silo.windows.base.environment import (
     ADMINISTRATOR,
@@ -22,7 +23,6 @@ from silo.windows.base.environment import (
     USER,
     USER_UID,
 )
-from silo.windows.base.packages import Package, PrivateApt, unpack
 from silo.windows.base.portable_executable import marked_builtin, strip_file
 from silo.windows.base.recipe import (
     EXCLUDED_FILES,

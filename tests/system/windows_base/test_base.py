@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from silo.debian.isolated import run_isolated
 from silo.windows.base import portable_executable as pe
 from silo.windows.base.build import BaseImage, build_base
 from silo.windows.base.environment import (
@@ -28,7 +29,6 @@ from silo.windows.base.environment import (
     WINE,
     WINESERVER,
 )
-from silo.windows.base.isolated import run_isolated
 from silo.windows.base.prefix import owner_of
 from silo.windows.base.rootfs import WINE_DLLS
 from silo.windows.base.tar_layer import write_layer

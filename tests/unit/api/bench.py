@@ -25,6 +25,7 @@ from silo.model.image import HistoryEntry, Image, ImageConfig
 from silo.model.network import Endpoint, NetworkConfig, NetworkStatistics
 from silo.model.platform import Platform
 from silo.model.runtime import ExecStreams, ProcessPlan, ProcessTable, Started, Statistics
+from silo.model.vm_image import VmImage
 from tests.unit.engine.fakes import Bench, FakeImages, FakeNetworks, FakePersonality, FakeRuntime, FakeStorage
 
 
@@ -348,6 +349,23 @@ class PlayBase:
         return Path("/nowhere")
 
 
+class PlayVmImage:
+    """A source of the image of utility VMs."""
+
+    def __init__(self) -> None:
+        self.built: VmImage | None = None
+
+    def build(self, progress: Any, *, refresh: bool) -> VmImage:
+        progress("packing", 0.25)
+        self.built = VmImage(
+            id="ab" * 32, directory=Path("/vm/ab"), kernel_release="6.12.1-amd64", created_s=1_700_000_000, size_bytes=7
+        )
+        return self.built
+
+    def find(self) -> VmImage | None:
+        return self.built
+
+
 class ApiBench(Bench):
     """`async with ApiBench().serving() as bench:`; `bench.socket_path` is where it listens."""
 
@@ -365,6 +383,7 @@ class ApiBench(Bench):
             "images": self.images,
             "personalities": dict.fromkeys(parts.personalities, PlayPersonality()),
         }
+        self.vm_image = PlayVmImage()
         from silo.engine.engine import Engine
 
         self.engine = Engine(
@@ -372,6 +391,7 @@ class ApiBench(Bench):
             self.documents,
             daemon_id="d",
             base=PlayBase(),
+            vm_image=self.vm_image,
             login=self._login,
         )
         self.logins: list[tuple[str, str, str]] = []

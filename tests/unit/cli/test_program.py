@@ -169,6 +169,22 @@ def test_a_missing_image_is_pulled_or_built_once(daemon: FakeDaemon, silo: Silo,
     assert done.stderr.splitlines()[:2] == [f"Unable to find image '{image}:latest' locally", "wine: Unpacking"]
 
 
+def test_bases_are_built_by_name_and_listed(daemon: FakeDaemon, silo: Silo) -> None:
+    lines = [{"status": "packing", "id": "vm"}, {"aux": {"ID": "ab" * 32}}]
+    daemon.answers["POST", "/silo/v1/base/vm"] = (200, "\n".join(map(json.dumps, lines)).encode())
+    assert silo("base", "build", "-q", "vm").stdout == "ab" * 32 + "\n"
+    assert "windows, vm" in silo("base", "build", "other").stderr
+    daemon.answers["GET", "/images/json"] = (
+        200,
+        [{"Id": "sha256:" + "cd" * 32, "RepoTags": ["windows:latest"], "Size": 1}],
+    )
+    daemon.answers["GET", "/silo/v1/base/vm"] = (404, {"message": "not built"})
+    form = ("--format", "{{.Repository}}:{{.Tag}} {{.ID}}")
+    assert silo("base", "ls", *form).stdout == "windows:latest cdcdcdcdcdcd\n"
+    daemon.answers["GET", "/silo/v1/base/vm"] = (200, {"Id": "ab" * 32, "Kernel": "6.12.1", "Created": 1, "Size": 2})
+    assert silo("base", "ls", *form).stdout == "windows:latest cdcdcdcdcdcd\nvm:6.12.1 abababababab\n"
+
+
 def test_an_error_in_a_stream_is_an_error(daemon: FakeDaemon, silo: Silo) -> None:
     daemon.answers["POST", "/images/create"] = (200, b'{"status":"Pulling"}\n{"errorDetail":{"message":"no space"}}\n')
     done = silo("pull", "debian")

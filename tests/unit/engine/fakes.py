@@ -262,4 +262,4 @@ class Bench:
             data_root=self.root,
             run_root=self.root,
         )
-        self.engine = Engine(parts, self.documents, daemon_id="d", base=None)  # type: ignore[arg-type]
+        self.engine = Engine(parts, self.documents, daemon_id="d", base=None, vm_image=None)  # type: ignore[arg-type]

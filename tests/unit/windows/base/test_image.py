@@ -1,4 +1,4 @@
-"""Recipe, manifest, layout, package lists and mirrors: the pure parts of the builder."""
+"""Recipe, manifest and layout: the pure parts of the builder."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from silo.debian.packages import Package
 from silo.errors import HostError, InvalidRequest, NoSpace
-from silo.windows.base import build, mirror, packages, recipe
+from silo.windows.base import build, recipe
 from silo.windows.base.environment import OS_VERSION
 from silo.windows.base.manifest import BaseManifest, parse_manifest
 from silo.windows.base.oci_layout import COMMAND, write_layout
-from silo.windows.base.packages import Package
 from silo.windows.base.prefix import owner_of
 from silo.windows.base.tar_layer import PackedLayer
 
@@ -95,57 +95,6 @@ def test_owner_of_profiles() -> None:
     assert owner_of("silo/prefix/drive_c/windows") == 0
 
 
-SHOWN = """Package: zlib1g
-Version: 1:1.3
-Architecture: amd64
-Description: a library
- with a long text
-SHA256: cdcd
-Size: 20
-
-Package: libwine
-Version: 10.0~repack-6
-Architecture: amd64
-SHA256: abab
-Size: 10
-"""
-
-
-def test_package_lists_are_read() -> None:
-    shown = packages.parse_show(SHOWN)
-    assert [row.file for row in shown] == ["zlib1g_1%3a1.3_amd64.deb", "libwine_10.0~repack-6_amd64.deb"]
-    assert shown[0].size_bytes == 20
-    uris = "'scheme://mirror/pool/z/zlib1g_1%253a1.3_amd64.deb' zlib1g_1%3a1.3_amd64.deb 20 SHA256:ab\nnoise\n"
-    assert packages.parse_uris(uris) == {"zlib1g"}
-
-
-MODERN = """Types: deb
-# URIs: http://commented.invalid/debian
-URIs: http://one.invalid/debian
-Suites: bookworm bookworm-updates
-Components: main
-"""
-
-
-@pytest.mark.parametrize(
-    ("texts", "expected"),
-    [
-        ([("debian.sources", MODERN)], "http://one.invalid/debian"),
-        ([("x.sources", MODERN.replace("Types: deb", "Types: deb-src"))], None),
-        ([("x.sources", MODERN + "Enabled: no\n")], None),
-        ([("x.sources", MODERN.replace("bookworm bookworm-updates", "bookworm-security"))], None),
-        ([("sources.list", "# deb http://no.invalid/ trixie main\n")], None),
-        ([("sources.list", "deb [arch=amd64] https://two.invalid/debian trixie main\n")], "https://two.invalid/debian"),
-        ([("sources.list", "deb http://ubuntu.invalid/ubuntu noble main\n")], None),
-        ([("sources.list", "deb http://other.invalid/tool bookworm tool\n")], None),
-        ([("sources.list", "deb cdrom:[Debian]/ trixie main\n")], None),
-        ([], None),
-    ],
-)
-def test_mirror_comes_from_the_hosts_own_lists(texts: list[tuple[str, str]], expected: str | None) -> None:
-    assert mirror.parse_mirror(texts) == expected
-
-
 @pytest.mark.parametrize("target", ["relative", "/", "/a/../b", "/a//b", "/a/."])
 def test_extra_files_need_plain_paths(tmp_path: Path, target: str) -> None:
     source = tmp_path / "f"
@@ -156,7 +105,7 @@ def test_extra_files_need_plain_paths(tmp_path: Path, target: str) -> None:
 
 
 def test_too_little_space_is_told_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("silo.windows.base.build.os.geteuid", lambda: 0)
+    monkeypatch.setattr("silo.debian.inputs.os.geteuid", lambda: 0)
     monkeypatch.setattr(build, "NEEDED_BYTES", 1 << 60)
     with pytest.raises(NoSpace, match="GB free below"):
         build.build_base(tmp_path / "data")

@@ -1,4 +1,4 @@
-"""Steps that shape the tree on disk: shared files, profiles, removal of what is outdated."""
+"""Steps that shape the tree on disk: shared files, profiles, accounts."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from silo.windows.base import build, prefix, rootfs
+from silo.windows.base import prefix, rootfs
 from silo.windows.base.environment import ADMINISTRATOR, DRIVE_C, PREFIX, REGISTRY_FILES, USER, USER_REGISTRY_DIRECTORY
 
 
@@ -71,26 +71,3 @@ def test_accounts_name_the_windows_users_first(tmp_path: Path) -> None:
     assert [(row[0], row[2]) for row in rows] == [(ADMINISTRATOR, "0"), (USER, "1000"), ("root", "0")]
     assert (tmp_path / "usr/bin/sh").readlink() == Path("busybox")
     assert (tmp_path / "tmp").stat().st_mode & 0o7777 == 0o1777
-
-
-def test_outdated_bases_and_packages_are_removed(tmp_path: Path) -> None:
-    bases, debs = tmp_path / "base", tmp_path / "debs"
-    write(bases / "old/layout/index.json", b"")
-    write(bases / "new/layout/index.json", b"")
-    write(bases / ".lock", b"")
-    (bases / "current").symlink_to("new")
-    write(debs / "a_1.deb", b"")
-    write(debs / "a_2.deb", b"")
-    build._remove_outdated(bases, "new", debs, {"a_2.deb"})
-    assert sorted(path.name for path in bases.iterdir()) == [".lock", "current", "new"]
-    assert [path.name for path in debs.iterdir()] == ["a_2.deb"]
-    assert (bases / "current").is_dir()
-
-
-def test_an_interrupted_build_is_swept_and_leaves_nothing(tmp_path: Path) -> None:
-    write(tmp_path / ".building-dead/rootfs/x", b"x")
-    with pytest.raises(RuntimeError), build._building(tmp_path) as work:
-        assert not (tmp_path / ".building-dead").exists()
-        write(work / "rootfs/x", b"x")
-        raise RuntimeError
-    assert list(tmp_path.iterdir()) == []

@@ -1,6 +1,6 @@
 """Run a command inside the tree under construction, cut off from the host.
 
-Own mount, process, network, IPC and host-name namespaces: nothing that Wine does while its prefix is made (mounts, sockets
+Own mount, process, network, IPC and host-name namespaces: nothing that its programs do (mounts, sockets
 in /tmp, background services, look-ups on the network) reaches the host, and all of it ends with the command.
 """
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from silo.host.run import CompletedCommand, run
 
 HOST_NAME = "SILO"
-"""The computer name while the base is built; each container has its own."""
+"""The host name while an image is built; each container has its own."""
 
 # Runs as process 1 of the new namespaces. $1 is the root of the tree; then NAME=VALUE words up to "--"; then the command.
 _SCRIPT = """

@@ -1,4 +1,4 @@
-"""Debian packages of the base: resolve, download into a cache, unpack. apt does the first two, verified by its keyring.
+"""Debian packages: resolve, download into a cache, unpack. apt does the first two, verified by its keyring.
 
     <cache>/apt/         private apt state: index of the suite, never the host's
     <cache>/debs/        downloaded packages, kept for the next build
@@ -14,9 +14,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from silo.debian.mirror import KEYRING, SUITE, find_mirror
 from silo.errors import CommandFailed, HostError, ToolMissing, Unavailable
 from silo.host.run import run
-from silo.windows.base.mirror import KEYRING, SUITE, find_mirror
 
 _UPDATE_LIMIT_S = 300
 _DOWNLOAD_LIMIT_S = 1800
@@ -25,7 +25,7 @@ _AR_MEMBER_HEADER_BYTES = 60
 
 @dataclass(frozen=True, slots=True, order=True)
 class Package:
-    """One package that goes into the image. `file` is its name in the cache."""
+    """One package that goes into an image. `file` is its name in the cache."""
 
     name: str
     version: str
@@ -118,6 +118,18 @@ def parse_show(text: str) -> list[Package]:
     return packages
 
 
+def show_field(apt: PrivateApt, name: str, field: str) -> str:
+    """One field of a package's description, such as `Depends`. Raises HostError if there is no such package or field."""
+    try:
+        shown = run(["apt-cache", "show", "--no-all-versions", name], env=apt.environment).stdout.decode()
+    except CommandFailed as error:
+        raise HostError(f"Debian {SUITE} lacks the package {name}", details=error.details[-600:]) from error
+    for line in shown.splitlines():
+        if line.startswith(f"{field}: "):
+            return line.removeprefix(f"{field}: ")
+    raise HostError(f"Debian {SUITE} says no {field} of the package {name}")
+
+
 def resolve(apt: PrivateApt, *, closed: Sequence[str], alone: Sequence[str], without: Iterable[str]) -> list[Package]:
     """The packages `closed` with all they depend on, `alone` without, less `without`; sorted by name.
 
@@ -129,11 +141,11 @@ def resolve(apt: PrivateApt, *, closed: Sequence[str], alone: Sequence[str], wit
         wanted = sorted((names | set(alone)) - set(without))
         shown = run(["apt-cache", "show", "--no-all-versions", *wanted], env=apt.environment)
     except CommandFailed as error:
-        raise HostError(f"Debian {SUITE} lacks a package of the base", details=error.details[-600:]) from error
+        raise HostError(f"Debian {SUITE} lacks a package that is needed", details=error.details[-600:]) from error
     packages = sorted(parse_show(shown.stdout.decode()))
     missing = set(wanted) - {package.name for package in packages}
     if missing:
-        raise HostError(f"Debian {SUITE} lacks packages of the base", details=", ".join(sorted(missing)))
+        raise HostError(f"Debian {SUITE} lacks packages that are needed", details=", ".join(sorted(missing)))
     return packages
 
 
@@ -159,7 +171,7 @@ def download(apt: PrivateApt, packages: Sequence[Package]) -> None:
         )
     except CommandFailed as error:
         raise Unavailable(
-            "packages of the Windows base cannot be downloaded",
+            "packages cannot be downloaded from Debian's archive",
             details=error.details[-600:],
             hint="check the network and free space, then run it again; what was downloaded is kept",
         ) from error

@@ -1,0 +1,72 @@
+"""A directory of finished builds, each named by the hash of its inputs.
+
+<results>/<key>/          finished; appears by one rename
+<results>/current         symbolic link to the newest
+<results>/.building-*/    a build under way; swept by the next one
+<results>/.lock           held while one builds
+"""
+
+from __future__ import annotations
+
+import fcntl
+import shutil
+import tempfile
+from collections.abc import Iterator, Set
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def only_builder(results: Path) -> Iterator[None]:
+    """One build at a time in this directory; the next one waits."""
+    results.mkdir(parents=True, exist_ok=True)
+    with open(results / ".lock", "w", encoding="ascii") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
+def building(results: Path) -> Iterator[Path]:
+    """A directory for a build, which does not outlive it; those of killed builds go first."""
+    for abandoned in results.glob(".building-*"):
+        shutil.rmtree(abandoned, ignore_errors=True)
+    directory = Path(tempfile.mkdtemp(prefix=".building-", dir=results))
+    try:
+        yield directory
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def publish(work: Path, results: Path, key: str) -> None:
+    """Make what was built in `work` the finished build `key`; a damaged one of that name goes."""
+    finished = results / key
+    if finished.exists():
+        shutil.rmtree(finished)
+    work.chmod(0o700)
+    work.rename(finished)
+
+
+def find_current_key(results: Path) -> str | None:
+    """The key that `current` names, or None."""
+    try:
+        return str((results / "current").readlink())
+    except OSError:
+        return None
+
+
+def point_to(results: Path, key: str) -> None:
+    """Make `current` name this build, at once."""
+    temporary = results / ".current"
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(key)
+    temporary.replace(results / "current")
+
+
+def remove_outdated(results: Path, key: str, debs: Path, needed: Set[str]) -> None:
+    """Remove other finished builds, and packages that this one did not use."""
+    for directory in results.iterdir():
+        if directory.is_dir() and not directory.is_symlink() and directory.name != key:
+            shutil.rmtree(directory, ignore_errors=True)
+    for deb in debs.glob("*.deb"):
+        if deb.name not in needed:
+            deb.unlink()

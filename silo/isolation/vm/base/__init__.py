@@ -1,0 +1,1 @@
+"""The utility VM image: the small Linux that containers behind the hyperv boundary run in."""

@@ -1,0 +1,48 @@
+"""Finished builds on disk: what stays, what goes, what an interruption leaves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from silo.debian import results
+
+
+def write(path: Path, content: bytes = b"") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return path
+
+
+def test_outdated_builds_and_packages_are_removed(tmp_path: Path) -> None:
+    builds, debs = tmp_path / "base", tmp_path / "debs"
+    write(builds / "old/layout/index.json")
+    write(builds / "new/layout/index.json")
+    write(builds / ".lock")
+    results.point_to(builds, "old")
+    results.point_to(builds, "new")
+    write(debs / "a_1.deb")
+    write(debs / "a_2.deb")
+    results.remove_outdated(builds, "new", debs, {"a_2.deb"})
+    assert sorted(path.name for path in builds.iterdir()) == [".lock", "current", "new"]
+    assert [path.name for path in debs.iterdir()] == ["a_2.deb"]
+    assert results.find_current_key(builds) == "new"
+
+
+def test_an_interrupted_build_is_swept_and_leaves_nothing(tmp_path: Path) -> None:
+    write(tmp_path / ".building-dead/rootfs/x", b"x")
+    with pytest.raises(RuntimeError), results.building(tmp_path) as work:
+        assert not (tmp_path / ".building-dead").exists()
+        write(work / "rootfs/x", b"x")
+        raise RuntimeError
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_finished_build_takes_the_place_of_a_damaged_one(tmp_path: Path) -> None:
+    write(tmp_path / "key/broken")
+    with results.only_builder(tmp_path), results.building(tmp_path) as work:
+        write(work / "whole")
+        results.publish(work, tmp_path, "key")
+    assert [path.name for path in (tmp_path / "key").iterdir()] == ["whole"]
+    assert results.find_current_key(tmp_path) is None
