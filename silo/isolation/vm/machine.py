@@ -19,7 +19,8 @@ from pathlib import Path
 from silo.errors import HostError, SiloError, Unavailable
 from silo.host import namespaces
 from silo.host.run import start_detached
-from silo.isolation.vm.command import Descriptors, Machine, Role, build_qemu
+from silo.isolation.vm.accelerator import kvm_group
+from silo.isolation.vm.command import Accelerator, Descriptors, Machine, Role, build_qemu
 from silo.isolation.vm.jail import Jail, build_jail
 from silo.isolation.vm.qmp import EventListener, QmpClient
 
@@ -140,7 +141,8 @@ async def start_machine(
         monitor, agent = (made.enter_context(_listen(directory, name)) for name in ("monitor.sock", "agent.sock"))
         console, console_end = (made.enter_context(end) for end in socket.socketpair())
         descriptors = Descriptors(monitor.fileno(), agent.fileno(), console_end.fileno(), memory)
-        argv = build_jail(Jail(uid=uid, files=files), build_qemu(machine, descriptors, role))
+        group = kvm_group() if machine.accelerator is Accelerator.KVM else None
+        argv = build_jail(Jail(uid=uid, files=files, kvm_group=group), build_qemu(machine, descriptors, role))
         passed = [monitor.fileno(), agent.fileno(), console_end.fileno(), *([memory] if memory >= 0 else [])]
         log_path = directory / "qemu.log"
         # vfork and exec of a program: a few milliseconds, and not the loop's
