@@ -6,12 +6,14 @@ import json
 import os
 import pty
 import select
+import shutil
 import signal
 import socket
 import struct
 import subprocess
 import tarfile
 import termios
+from pathlib import Path
 
 _POWER_OFF = 0x4321FEDC
 _USED = (fcntl, pty, select, signal, socket, struct, tarfile, termios)
@@ -19,6 +21,25 @@ _USED = (fcntl, pty, select, signal, socket, struct, tarfile, termios)
 
 def _output(*words: str) -> str:
     return subprocess.run(words, capture_output=True, text=True, check=True).stdout
+
+
+def _run_container() -> str:
+    """What a container printed: own namespaces, cgroup with a limit, busybox of the root as its only file."""
+    Path("/tmp/bundle/rootfs/bin").mkdir(parents=True)
+    shutil.copy("/usr/bin/busybox", "/tmp/bundle/rootfs/bin/busybox")
+    subprocess.run(["crun", "spec"], cwd="/tmp/bundle", check=True)
+    with open("/tmp/bundle/config.json") as stream:
+        config = json.load(stream)
+    script = "busybox cat /sys/fs/cgroup/memory.max; echo pid $$"
+    config["process"] |= {"terminal": False, "args": ["/bin/busybox", "sh", "-c", script]}
+    config["linux"]["resources"] = {"memory": {"limit": 33554432}}
+    config["linux"]["cgroupsPath"] = "/silo/test"
+    with open("/tmp/bundle/config.json", "w") as stream:
+        json.dump(config, stream)
+    done = subprocess.run(
+        ["crun", "--cgroup-manager", "cgroupfs", "run", "test"], cwd="/tmp/bundle", capture_output=True, text=True
+    )
+    return done.stdout + done.stderr
 
 
 def _report() -> dict[str, object]:
@@ -47,6 +68,7 @@ def _report() -> dict[str, object]:
         "crun": _output("crun", "--version"),
         "loopback": _output("ip", "addr", "show", "lo"),
         "pty": bool(os.openpty()),
+        "container": _run_container(),
     }
 
 

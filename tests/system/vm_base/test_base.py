@@ -14,7 +14,10 @@ import pytest
 
 from silo.errors import Unavailable
 from silo.isolation.vm.base.build import VmBase, build_vm_base
+from silo.wiring import AGENT_FILES, UtilityVm
+from tests.support.daemon import running_silod
 from tests.support.probes import require_program, require_root
+from tests.support.windows import ROOT, cache_root
 
 pytestmark = pytest.mark.system
 
@@ -74,6 +77,7 @@ def check_report(report: dict[str, object], base: VmBase) -> None:
     assert report["pid"] == 1
     assert str(report["crun"]).startswith("crun version 1.")
     assert "LOWER_UP" in str(report["loopback"])
+    assert str(report["container"]).split() == ["33554432", "pid", "1"]
     assert report["root"][2] == "overlay"  # type: ignore[index]
     assert {"cpu", "io", "memory", "pids"} <= set(report["controllers"])  # type: ignore[call-overload]
 
@@ -125,3 +129,17 @@ def test_the_same_inputs_give_the_same_bytes(base: VmBase, tmp_path: Path) -> No
     assert twin.key == newest.key
     for path in sorted(newest.directory.iterdir()):
         assert (twin.directory / path.name).read_bytes() == path.read_bytes(), path.name
+
+
+def test_the_command_finds_what_is_built_and_lists_it(base: VmBase) -> None:
+    # The daemon under test has no network to the outside: it must find what was built before.
+    try:
+        built = UtilityVm(cache_root(), AGENT_FILES).build(lambda step, fraction: None, refresh=False)
+    except Unavailable as error:
+        pytest.skip(f"needs internet: {error}")
+    with running_silod(cache_root=str(cache_root())) as daemon:
+        silo = [str(ROOT / "bin" / "silo"), "-H", f"unix://{daemon.socket}", "base"]
+        said = subprocess.run([*silo, "build", "vm"], check=True, capture_output=True, text=True)
+        assert said.stdout.splitlines()[-1] == built.id
+        listed = subprocess.run([*silo, "ls"], check=True, capture_output=True, text=True).stdout
+    assert f"vm {built.kernel_release} {built.id[:12]}" in " ".join(listed.split())

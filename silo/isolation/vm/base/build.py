@@ -9,7 +9,8 @@
     <data_root>/vm/.building-*/        a build under way; swept by the next one
 
 An image is named by its recipe (recipe.recipe_hash), so a finished one is reused. It appears by one rename: an interrupted build
-leaves nothing but downloaded packages. These have a cache of their own, because each builder removes from its cache what it no
+leaves nothing but downloaded packages. An older one goes then: VMs that run from it hold its files open, but a template that was
+saved from it cannot be cloned any more. Packages have a cache of their own, because each builder removes from its cache what it no
 longer uses, and both may build at the same time.
 """
 
