@@ -128,6 +128,7 @@ DWORD send_event(struct program *program, DWORD event);
 void answer_processes(int socket);
 void prepare_silo(void);
 void prepare_processors(void);
+void await_watch(void);
 DWORD set_computer_name(const WCHAR *name);
 void program_started(void);
 void end_silo(uint32_t code, BOOL flush) __attribute__((noreturn));

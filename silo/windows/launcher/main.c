@@ -168,6 +168,7 @@ void start(void)
     prepare_processors();
     prepare_consoles();
     prepare_environment();
+    await_watch();
     start_worker();
     InterlockedIncrement(&idle_workers);
     work(&idle_workers);

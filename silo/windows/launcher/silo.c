@@ -3,8 +3,10 @@
 #include <tlhelp32.h>
 
 enum { MAX_NETBIOS_CHARACTERS = 15, HIGHEST_EARLY_PID = 300, SERVICES_DELAY_MS = 20, FLUSH_PATIENCE_MS = 10000, LOST_SERVER = 255 };
+enum { WATCH_PATIENCE_MS = 5000 };
 
 static int server_pid, server_watch = -1;
+static volatile LONG watching;
 static LONG ending;
 
 static BOOL is_server(int pid)
@@ -25,6 +27,7 @@ static BOOL is_server(int pid)
 static DWORD WINAPI watch_server(void *unused)
 {
     (void)unused;
+    watching = 1;
     linux_wait_readable(server_watch, -1);
     if (!ending) linux_exit(LOST_SERVER);
     return 0;
@@ -62,6 +65,16 @@ static void disable_debugger(void)
     LSTATUS status = get(HKEY_LOCAL_MACHINE, KEY, L"Debugger", 2 /* RRF_RT_REG_SZ */, NULL, command, &size);
 
     if (status || *command) set_value(HKEY_LOCAL_MACHINE, KEY, L"Debugger", L"");
+}
+
+/* A thread is born with the server's help. One whose server died meanwhile never runs, and nobody would notice that death: so
+ * nothing is served before the watch has begun. (No event of Windows' for this: it would be the server's as well.) */
+void await_watch(void)
+{
+    for (int tries = 0; server_watch >= 0 && !watching; tries++) {
+        if (tries == WATCH_PATIENCE_MS) linux_exit(LOST_SERVER);
+        linux_wait_readable(server_watch, 1);
+    }
 }
 
 static void allow_processors(DWORD_PTR mask)
