@@ -1,0 +1,1 @@
+"""The vm level: containers in utility VMs of their own."""
