@@ -209,7 +209,8 @@ class AgentClient:
         except TimeoutError:
             raise Unavailable(f"the guest did not {name.replace('_', ' ')} within {timeout_s} s") from None
         finally:
-            if self._calls.pop(number, None) is not None and not waiting.done():
+            # a time limit or a cancelled caller cancels the future too
+            if self._calls.pop(number, None) is not None and (waiting.cancelled() or not waiting.done()):
                 self._abandoned.add(number)
         try:
             return decode_reply(untrusted_reply, answer, name, program)
