@@ -7,9 +7,11 @@ that its containers may never use.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -27,6 +29,8 @@ from silo.guest.tasks import Task, Tasks
 from silo.model.guest_frames import CREDIT, DATA, END, EVENT, HELLO, REQUEST, VERSION, Frame, encode_message
 
 Params = dict[str, Any]
+
+_PORT_TRIES = 2000
 
 
 class Agent:
@@ -189,16 +193,16 @@ class Agent:
     def _do_archive_out(self, call: Call, params: Params) -> None:
         from silo.guest.archives import Writer
 
+        path, name = str(params["path"]), str(params.get("name", ""))
         self._streams.check_free(params["stream"])
         root = self._open_root(params)
         read, write = os.pipe2(os.O_CLOEXEC)
         self._streams.add_output(params["stream"], passing=True).attach(read)
-        name = str(params.get("name", ""))
         writer = Writer(write, layer=bool(params.get("layer")), one_file_system=bool(params.get("one_file_system")))
 
         def work() -> None:
             try:
-                writer.run(root, str(params["path"]), name)
+                writer.run(root, path, name)
             finally:
                 os.close(write)
                 os.close(root)
@@ -208,12 +212,13 @@ class Agent:
     def _do_archive_in(self, call: Call, params: Params) -> None:
         from silo.guest.archives import Reader
 
+        path = str(params["path"])
         self._streams.check_free(params["stream"])
         root = self._open_root(params)
         read, write = os.pipe2(os.O_CLOEXEC)
         self._streams.add_input(params["stream"], passing=True).attach(write)
         keep, refuse = bool(params.get("keep_owners", True)), bool(params.get("no_overwrite"))
-        reader = Reader(root, str(params["path"]), keep_owners=keep, no_overwrite=refuse)
+        reader = Reader(root, path, keep_owners=keep, no_overwrite=refuse)
 
         def work() -> None:
             try:
@@ -253,6 +258,15 @@ class Agent:
         self._loop.in_thread(work, done)
 
 
+def _open_port(path: str) -> int:
+    """A virtio port opens once; its device comes a moment after its driver."""
+    for _ in range(_PORT_TRIES):
+        with contextlib.suppress(FileNotFoundError):
+            return os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
+        time.sleep(0.005)
+    raise FileNotFoundError(f"the port {path} does not appear")
+
+
 def main(words: list[str]) -> None:
     """--port PATH or --port-fd N; --run-root, --crun, --cgroup-manager."""
     options = {"--run-root": "/run/silo", "--crun": "/usr/bin/crun", "--cgroup-manager": "cgroupfs"}
@@ -262,11 +276,7 @@ def main(words: list[str]) -> None:
             os.fstat(number)
         except OSError:
             os.open("/dev/null", os.O_RDWR)
-    if "--port-fd" in options:
-        descriptor = int(options["--port-fd"])
-    else:
-        # a virtio port opens once
-        descriptor = os.open(options["--port"], os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
+    descriptor = int(options["--port-fd"]) if "--port-fd" in options else _open_port(options["--port"])
     os.set_inheritable(descriptor, False)
     become_subreaper()
     os.makedirs(options["--run-root"], 0o700, exist_ok=True)  # noqa: PTH103 - pathlib takes 10 ms to import

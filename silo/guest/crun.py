@@ -157,10 +157,9 @@ class Crun:
 
     def forget(self, name: str, cgroup: str) -> None:
         """Remove what crun and the agent keep of a container that has ended; `crun delete` would be one more process."""
-        import shutil
-
         for path in (f"{self._run_root}/crun/{name}", f"{self._run_root}/bundles/{name}"):
-            shutil.rmtree(path, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                _remove(path)
         if cgroup:
             with contextlib.suppress(OSError):
                 self.signal_all(cgroup, signal.SIGKILL)
@@ -189,6 +188,17 @@ class Crun:
 
     def set_size(self, terminal: int, rows: int, columns: int) -> None:
         fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+
+def _remove(path: str) -> None:
+    """A directory of crun's or ours (shutil takes 100 ms to import under emulation)."""
+    with os.scandir(path) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                _remove(entry.path)
+            else:
+                os.unlink(entry.path)  # noqa: PTH108
+    os.rmdir(path)  # noqa: PTH106
 
 
 def _unlink(path: str) -> None:

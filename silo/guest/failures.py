@@ -6,8 +6,8 @@ import re
 
 _TEXT_LIMIT = 600
 
-EXEC_FAILED = b"exec container process"
-"""How crun's last words begin when the kernel refuses the program after the start; they come on the program's own output."""
+_LAST_WORDS = re.compile(rb"(?:\x1b\[[0-9;]*m)?(?:[0-9T:.-]+Z: )?(exec container process|exec: )")
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 _RULES = (
     ("not_found", r"executable file `?[^`']*[`']? not found|open executable.*[Nn]o such file"),
@@ -27,9 +27,15 @@ class Refused(Exception):
         self.kind = kind
 
 
+def are_last_words(output: bytes) -> bool:
+    """crun's, when the kernel refuses the program after the start: they come on the program's own output, with colour and time
+    on a terminal."""
+    return _LAST_WORDS.match(output) is not None
+
+
 def start_failure(message: str) -> Refused:
     """`message` is what crun wrote."""
-    text = " ".join(message.split())[-_TEXT_LIMIT:]
+    text = " ".join(_COLOUR.sub("", message).split())[-_TEXT_LIMIT:]
     for kind, pattern in _RULES:
         if re.search(pattern, text, re.DOTALL):
             return Refused(kind, text)

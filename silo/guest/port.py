@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import select
+import sys
 from collections import deque
 from collections.abc import Callable
 
@@ -72,6 +73,10 @@ class Port:
                 self.on_frame(frame)
         except ProtocolError:
             # the tail of a frame whose host died; the next one's preamble is on its way
+            self._alive = False
+        except Exception as error:
+            # reading has to go on in any case: no other edge would come
+            print(f"agent: {type(error).__name__}: {error}", file=sys.stderr)
             self._alive = False
 
     def _begin(self, nonce: bytes) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 from silo.guest.calls import Call
 from silo.guest.crun import Crun, Job
-from silo.guest.failures import EXEC_FAILED, Refused, start_failure
+from silo.guest.failures import Refused, are_last_words, start_failure
 from silo.guest.loop import Loop
 from silo.guest.streams import Input, Output, Streams
 
@@ -219,7 +219,7 @@ class Tasks:
             last = task.outputs[-1]
             last.drain()
             words = last.spool.read(last.spool.start, _LAST_WORDS_BYTES)
-            if words.startswith((EXEC_FAILED, b"exec: ")):
+            if are_last_words(words):
                 self._fail(job, start_failure(words.decode(errors="replace")))
                 return
         self._running(job)

@@ -222,8 +222,11 @@ class AgentClient:
     # --- streams
 
     def new_stream(self) -> int:
-        self._next_stream += 1
-        return self._next_stream
+        """A number that no stream has, and that the guest does not think one has."""
+        while True:
+            number = self._next_stream = self._next_stream % MAXIMUM_STREAM + 1
+            if number not in self._readers and number not in self._writers and number not in self._closed_streams:
+                return number
 
     def open_reader(self, number: int, *, offset: int = 0, passing: bool = False) -> GuestReader:
         """`offset`: what the host has of the stream already, and nobody will ask for again."""
@@ -244,18 +247,21 @@ class AgentClient:
         reader = self._readers.pop(number, None)
         if reader is not None:
             reader.fail(Unavailable("the stream is not read any more"))
-            self._closed_streams.add(number)
             if not reader.is_over:
+                # what is on its way is passed over until the guest has heard of it
+                self._closed_streams.add(number)
                 self.send(encode_end(number, 0))
 
-    def forget_streams(self, *numbers: int) -> None:
-        """Their program is released, or was never started."""
+    def forget_streams(self, *numbers: int, settled: bool = False) -> None:
+        """Their program is released, or was not started. `settled`: the guest has forgotten them, nothing can come."""
         gone = Unavailable("the stream has ended")
         for number in numbers:
             for stream in (self._readers.pop(number, None), self._writers.pop(number, None)):
                 if stream is not None:
                     stream.fail(gone)
                     self._closed_streams.add(number)
+            if settled:
+                self._closed_streams.discard(number)
 
     def send(self, frames: bytes) -> None:
         if self._wire is not None and self._greeting is None:
@@ -288,7 +294,9 @@ class AgentClient:
         elif frame.type == END:
             if frame.stream in self._readers:
                 self._readers[frame.stream].take_end(parse_end(frame.payload))
-            elif frame.stream not in self._closed_streams:
+            elif frame.stream in self._closed_streams:
+                self._closed_streams.discard(frame.stream)
+            else:
                 raise ProtocolError(f"the guest ended the unknown stream {frame.stream}")
         elif frame.type == CREDIT:
             acknowledged, limit = parse_credit(frame.payload)

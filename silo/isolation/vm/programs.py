@@ -124,14 +124,14 @@ class Guest:
             program.end(state.exit)
         return program
 
-    def _forget(self, program: GuestProgram) -> None:
+    def _forget(self, program: GuestProgram, *, settled: bool = False) -> None:
         self._programs.pop(program.name, None)
-        self.client.forget_streams(*program.stream_numbers())
+        self.client.forget_streams(*program.stream_numbers(), settled=settled)
 
     async def release(self, program: GuestProgram) -> None:
         """Its end and its output are safe: the agent forgets both."""
         await self.client.request("release", {"task": program.name})
-        self._forget(program)
+        self._forget(program, settled=True)
 
     async def signal(self, task: str, number: int, *, everyone: bool = False) -> None:
         """`everyone`: all processes of the container."""

@@ -96,17 +96,18 @@ async def test_a_signal_is_handled_by_the_program(machine: Machine) -> None:
     assert (await program.wait()).code == 5
 
 
+@pytest.mark.parametrize("tty", [False, True])
 @pytest.mark.parametrize(
     ("program", "kind"), [("missing", "not_found"), ("/bin/plain", "permission"), ("/bin/broken", "not_executable")]
 )
-async def test_why_a_program_does_not_start(machine: Machine, program: str, kind: str) -> None:
+async def test_why_a_program_does_not_start(machine: Machine, program: str, kind: str, tty: bool) -> None:
     await machine.prepare()
     with pytest.raises(ProcessStartFailed) as failure:
-        await machine.run(program)
+        await machine.run(program, tty=tty)
     assert failure.value.kind == kind
     main = await machine.shell("sleep 100")
     with pytest.raises(ProcessStartFailed) as failure:
-        await machine.guest.execute("e1", "c1", machine.process_of(program), wanted=(False, True, True))
+        await machine.guest.execute("e1", "c1", machine.process_of(program, tty=tty), wanted=(False, True, True))
     assert failure.value.kind == kind
     await machine.guest.signal("c1", signal.SIGKILL)
     await main.wait()
@@ -206,6 +207,8 @@ async def test_malformed_requests_are_refused_and_nothing_else_happens(machine: 
         ("stat", {"root": "/nowhere", "path": "/"}, NotFound),
         ("network", {"interfaces": [{"name": "eth77"}]}, NotFound),
         ("release", {}, InvalidRequest),
+        ("archive_in", {"root": "/", "stream": 900}, InvalidRequest),
+        ("archive_out", {"root": "/", "stream": 900}, InvalidRequest),
     ]
     for name, params, error in wrong:
         with pytest.raises(error):
