@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from silo import guest
 from silo.api.server import ApiServer
 from silo.config.settings import Settings
 from silo.engine.base import BaseProgress
@@ -45,7 +46,13 @@ class WineBase:
         return build_base(self._cache_root, extra_files=files, refresh=refresh, progress=progress).layout
 
 
-AGENT_FILES: Mapping[str, Path] = {}
+def _agent_files() -> Mapping[str, Path]:
+    checkout = Path(__file__).resolve().parent.parent
+    names = [*guest.FILES, *(f"silo/guest/{path.name}" for path in sorted((checkout / "silo/guest").glob("*.py")))]
+    return {"/silo/agent": checkout / guest.BOOT, **{f"/silo/lib/{name}": checkout / name for name in names}}
+
+
+AGENT_FILES: Mapping[str, Path] = _agent_files()
 """What the image of utility VMs holds of Silo itself: absolute path in it → file of the host."""
 
 

@@ -19,6 +19,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "errors": frozenset(),
     "host": frozenset({"host"}),
     "debian": frozenset({"debian", "host"}),
+    "guest": frozenset({"guest"}),
     "engine": frozenset({"engine"}),
     "api": frozenset({"api", "engine"}),
     "cli": frozenset({"cli"}),
@@ -79,10 +80,21 @@ def test_packages_hold_only_exports(path: Path) -> None:
         assert simple or docstring, f"{path}: {ast.unparse(node)[:60]}"
 
 
-def test_the_command_line_is_standard_library_only() -> None:
+@pytest.mark.parametrize("folder", ["cli", "guest"])
+def test_the_command_line_and_the_guest_agent_are_standard_library_only(folder: str) -> None:
     import sys
 
-    for path in (ROOT / "cli").rglob("*.py"):
+    for path in (ROOT / folder).rglob("*.py"):
         for name in _imports(path):
             top = name.split(".")[0]
             assert top in sys.stdlib_module_names or top == "silo", f"{path.name} imports {name}"
+
+
+def test_the_guest_agent_needs_only_the_files_that_it_names() -> None:
+    from silo.guest import FILES
+
+    modules = {name.removesuffix(".py").removesuffix("/__init__").replace("/", ".") for name in FILES}
+    for path in [*(ROOT / "guest").glob("*.py"), *(ROOT.parent / name for name in FILES)]:
+        for name in _imports(path):
+            if name.startswith("silo.") and not name.startswith("silo.guest"):
+                assert name in modules, f"{path.name} imports {name}"

@@ -1,0 +1,11 @@
+"""The agent inside a utility VM: runs one container with crun for a host that talks to it over a virtio-serial port.
+
+Standard library only, started as `python3 -I -S …/silo/guest/agent.py`. What it needs of Silo is this folder, `silo/errors.py` and
+`silo/model/guest_frames.py` (with their packages' `__init__.py`). The protocol is docs/guest-protocol.md.
+"""
+
+BOOT = "silo/guest/boot.py"
+"""Becomes /silo/agent in the image; everything else lies below /silo/lib."""
+
+FILES = ("silo/__init__.py", "silo/errors.py", "silo/model/__init__.py", "silo/model/guest_frames.py")
+"""What an image of the agent holds besides this folder, relative to the checkout."""
