@@ -19,6 +19,14 @@ _MACHINE = "q35,graphics=off,smbus=off,sata=off,hpet=off,vmport=off,usb=off,memo
 _SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
 
 
+HOT_PLUGS = 4
+"""Empty places of a template that its clones fill: disks of a container's image and scratch, its folders, its network."""
+
+
+def hot_plug_bus(number: int) -> str:
+    return f"plug{number}"
+
+
 class Accelerator(StrEnum):
     KVM = "kvm"
     TCG = "tcg"
@@ -85,6 +93,8 @@ def build_qemu(machine: Machine, descriptors: Descriptors, role: Role) -> tuple[
     words += ["-chardev", f"socket,id=agent,fd={descriptors.agent},server=on,wait=off"]
     words += ["-device", f"virtserialport,bus=serial.0,chardev=agent,name={AGENT_PORT}"]
     words += ["-device", "virtio-rng-pci", "-device", "virtio-balloon-pci,id=balloon,free-page-reporting=on"]
+    for number in range(HOT_PLUGS):
+        words += ["-device", f"pcie-root-port,id={hot_plug_bus(number)},chassis={number + 1},slot={number + 1}"]
     words += _boot(machine)
     words += ["-incoming", "defer"] if role is Role.CLONE else ["-S"]
     return tuple(words)
