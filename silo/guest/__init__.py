@@ -1,7 +1,8 @@
 """The agent inside a utility VM: runs one container with crun for a host that talks to it over a virtio-serial port.
 
-Standard library only, started as `python3 -I -S …/silo/guest/agent.py`. What it needs of Silo is this folder, `silo/errors.py` and
-`silo/model/guest_frames.py` (with their packages' `__init__.py`). The protocol is docs/guest-protocol.md.
+Standard library only, started as `python3 -I -S …/silo/guest/agent.py`. What it needs of Silo is this folder and FILES. An image
+should hold them compiled (`python3 -m compileall`), and a template is best saved after one complete run: what has been imported
+by then costs no clone anything. The protocol is docs/guest-protocol.md.
 """
 
 BOOT = "silo/guest/boot.py"

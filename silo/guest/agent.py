@@ -39,7 +39,7 @@ class Agent:
         self._port = port
         self._streams = Streams(loop, port.send, run_root)
         self._tasks = Tasks(loop, self._streams, crun)
-        self._tasks.on_exit = self._tell_exit  # type: ignore[method-assign]
+        self._tasks.on_exit = self._tell_exit
         self._boot = os.urandom(8).hex()
         self._greeted = False
         self._reseeded = False

@@ -10,6 +10,7 @@ import contextlib
 import errno
 import os
 import time
+from collections.abc import Callable
 from typing import Any
 
 from silo.guest.calls import Call
@@ -70,6 +71,7 @@ class Tasks:
         self._by_pid: dict[int, Task] = {}
         self._jobs: dict[int, Job] = {}
         self._unclaimed: dict[int, int] = {}
+        self.on_exit: Callable[[Task], None] = lambda _: None
         loop.on_children = self._reap
 
     def describe(self) -> list[dict[str, Any]]:
@@ -254,9 +256,6 @@ class Tasks:
         task.state = "exited"
         task.pid = 0
         self.on_exit(task)
-
-    def on_exit(self, task: Task) -> None:
-        """Replaced by the agent."""
 
     # --- afterwards
 
