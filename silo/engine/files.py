@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from pathlib import Path
 
 import msgspec
@@ -15,7 +15,7 @@ from silo.engine.parts import Parts
 from silo.engine.ports import FileChange
 from silo.engine.roster import Live, Roster
 from silo.engine.states import ALIVE
-from silo.errors import AccessDenied, InvalidRequest
+from silo.errors import AccessDenied, Conflict, InvalidRequest, NotFound
 from silo.model.container import ContainerConfig, Status
 from silo.model.image import HistoryEntry, Image, ImageConfig
 from silo.model.mount import MountKind
@@ -32,11 +32,14 @@ class ContainerFiles:
         self._lifecycle = lifecycle
 
     async def changes(self, reference: str) -> tuple[FileChange, ...]:
-        record = self._roster.resolve(reference).record
+        live = self._roster.resolve(reference)
+        await self._save(live)
+        record = live.record
         return await self._parts.storage.changes(record.id, self._parts.images.get(record.image_id))
 
     async def export(self, reference: str) -> AsyncIterator[bytes]:
         live = self._roster.resolve(reference)
+        await self._save(live)
         async with self._parts.storage.mounted(self._rootfs(live), running_root=self._running_root(live)) as root:
             async for chunk in self._parts.storage.export_tar(root):
                 yield chunk
@@ -110,6 +113,7 @@ class ContainerFiles:
         )
         config = config_changes or committed_config(record.config, base.config)
         config = apply_instructions(config, changes, shell=shell)
+        await self._save(live)
         pausing = pause and record.state.status is Status.RUNNING
         if pausing:
             await self._lifecycle.pause(live)
@@ -130,6 +134,12 @@ class ContainerFiles:
         return image
 
     # Within
+
+    async def _save(self, live: Live) -> None:
+        """A container that ends just now has saved by itself."""
+        if live.record.state.status is Status.RUNNING:
+            with suppress(Conflict, NotFound):
+                await self._parts.runtime(live.record.isolation).save(live.id)
 
     def _running_root(self, live: Live) -> Path | None:
         if live.record.state.status not in ALIVE:

@@ -113,6 +113,10 @@ class Runtime(Protocol):
         self, container_id: str, program: ProcessPlan | LaunchPlan, *, stdin: bool, stdout: bool, stderr: bool
     ) -> RunningExec: ...
 
+    async def save(self, container_id: str) -> None:
+        """What the container keeps in memory of its files (a silo's registry) is in them afterwards; nothing while it is paused.
+        Raises GuestError, Conflict (not running)."""
+
     def root_path(self, container_id: str) -> Path | None:
         """Where the prepared or running container's root is visible to the daemon (None if it is not, e.g. in a VM)."""
 

@@ -22,7 +22,7 @@ from silo.errors import GuestError, InvalidRequest, ProcessStartFailed, SiloErro
 MAXIMUM_MESSAGE_BYTES = 131072
 FLAG_MAIN, FLAG_TTY, FLAG_NO_FLUSH = 1, 2, 4
 
-_RUN, _SIGNAL, _RESIZE, _LIST, _CONFIGURE, _SHUTDOWN, _PING = range(1, 8)
+_RUN, _SIGNAL, _RESIZE, _LIST, _CONFIGURE, _SHUTDOWN, _PING, _SAVE = range(1, 9)
 _OK, _FAILED, _STARTED, _EXITED, _PROCESSES = range(128, 133)
 _PROCESS_FIELDS = struct.Struct("<IIIQQI")
 _NAME_CHARACTERS = 260
@@ -133,6 +133,10 @@ def encode_shutdown(exit_code: int) -> bytes:
 
 def encode_ping() -> bytes:
     return bytes((_PING,))
+
+
+def encode_save() -> bytes:
+    return bytes((_SAVE,))
 
 
 def _text(value: str) -> bytes:
@@ -301,6 +305,10 @@ class LauncherClient:
     async def ping(self, timeout_s: float) -> None:
         """Wait until programs can be started. Raises GuestError."""
         await self._order(encode_ping(), "become ready", timeout_s=timeout_s)
+
+    async def save(self) -> None:
+        """Write the registry to its files. Raises GuestError."""
+        await self._order(encode_save(), "save its registry")
 
     async def _order(self, message: bytes, purpose: str, *, timeout_s: float = _ANSWER_PATIENCE_S) -> None:
         answer = await self._ask(message, timeout_s=timeout_s)

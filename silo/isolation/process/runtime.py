@@ -421,6 +421,11 @@ class ProcessRuntime:
             return await self._silos.exec(live, program, stdin=stdin, stdout=stdout, stderr=stderr)
         return await self._executor.run(live, program, stdin=stdin, stdout=stdout, stderr=stderr)
 
+    async def save(self, container_id: str) -> None:
+        live = self._running(container_id)
+        if live.record.plan.launch is not None and not self._cgroups.is_frozen(live.record.cgroup):
+            await self._silos.client(live).save()
+
     def root_path(self, container_id: str) -> Path | None:
         live = self._lives.get(container_id)
         if live is None:

@@ -139,10 +139,12 @@ class WarmSilos:
 
     def take(self, plan: ContainerPlan) -> Live | None:
         """A silo that waits, if one is right for this plan and its scratch is empty."""
-        if not self._ready or find_recipe(plan) != self._recipe or not _is_fresh(plan.rootfs.scratch):
+        wanted = find_recipe(plan)
+        if wanted is None or not self._ready or not _is_fresh(plan.rootfs.scratch):
             return None
-        while self._ready:
-            live = self._ready.pop()
+        # Those of a former recipe wait until they are discarded: another image's files are in them.
+        for live in [live for live in self._ready if find_recipe(live.record.plan) == wanted]:
+            self._ready.remove(live)
             if namespaces.start_time(live.record.pid) == live.record.pid_started:
                 self._fill(_REFILL_DELAY_S)
                 return live

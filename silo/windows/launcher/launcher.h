@@ -5,7 +5,7 @@
  *   program.c      start a program, wait for it, report its end      events.c     console events, termination
  *   lookup.c       which file a command line means, and what it is   inventory.c  the processes of the silo
  *   environment.c  the environment of a program                      silo.c       name, services, the end
- *   linux.c        system calls
+ *   linux.c        system calls                                      registry.c   the registry's files
  */
 #ifndef SILO_LAUNCHER_H
 #define SILO_LAUNCHER_H
@@ -23,7 +23,7 @@ enum { MAX_MESSAGE = 131072, MAX_PATH_CHARACTERS = 4096, MAX_COMMAND_CHARACTERS 
 /* Descriptors that the start script leaves open. */
 enum { FD_LISTENER = 3, FD_STATUS = 4, FD_INPUT = 5, FD_OUTPUT = 6, FD_ERROR = 7 };
 
-enum { RUN = 1, SIGNAL, RESIZE, LIST, CONFIGURE, SHUTDOWN, PING };
+enum { RUN = 1, SIGNAL, RESIZE, LIST, CONFIGURE, SHUTDOWN, PING, SAVE };
 enum { OK = 128, FAILED, STARTED, EXITED, PROCESSES };
 enum { RUN_MAIN = 1, RUN_TTY = 2, RUN_NO_FLUSH = 4 };
 
@@ -123,9 +123,11 @@ void run_program(int socket, struct message *request, int *descriptors, int coun
 struct program *find_program(DWORD pid);
 void release_program(struct program *program);
 
-/* --- events.c, inventory.c, silo.c */
+/* --- events.c, inventory.c, registry.c, silo.c */
 DWORD send_event(struct program *program, DWORD event);
 void answer_processes(int socket);
+/* 0 or a Win32 error. */
+DWORD save_registry(void);
 void prepare_silo(void);
 void prepare_processors(void);
 void await_watch(void);

@@ -17,6 +17,8 @@ enum {
     CALL_WAIT4 = 61,
     CALL_KILL = 62,
     CALL_FCNTL = 72,
+    CALL_RENAME = 82,
+    CALL_UNLINK = 87,
     CALL_EXIT_GROUP = 231,
     CALL_ACCEPT4 = 288,
     CALL_EVENTFD2 = 290,
@@ -235,6 +237,16 @@ void linux_make_raw(int terminal)
 int linux_kill(int pid, int number)
 {
     return (int)call(CALL_KILL, pid, number, 0, 0, 0);
+}
+
+int linux_rename(const char *from, const char *to)
+{
+    return (int)call(CALL_RENAME, address(from), address(to), 0, 0, 0);
+}
+
+int linux_unlink(const char *path)
+{
+    return (int)call(CALL_UNLINK, address(path), 0, 0, 0, 0);
 }
 
 int linux_watch(int pid)

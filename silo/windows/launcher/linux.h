@@ -37,6 +37,8 @@ int64_t linux_read_or_wake(int descriptor, int wake, void *data, size_t size);
 int linux_write(int descriptor, const void *data, size_t size);
 void linux_close(int descriptor);
 int linux_open(const char *path);
+int linux_rename(const char *from, const char *to);
+int linux_unlink(const char *path);
 int linux_keep_private(int descriptor);
 enum linux_kind linux_kind(int descriptor);
 int linux_event(void);

@@ -87,6 +87,14 @@ static void serve_shutdown(int socket, struct message *request)
     else end_silo(code, TRUE);
 }
 
+static void serve_save(int socket)
+{
+    DWORD error = save_registry();
+
+    if (error) answer_failed(socket, error, L"SAVE");
+    else answer_ok(socket);
+}
+
 static void serve(int socket, uint8_t *buffer)
 {
     struct message request = {buffer, 0, 0, FALSE};
@@ -110,6 +118,7 @@ static void serve(int socket, uint8_t *buffer)
     case CONFIGURE: serve_configure(socket, &request); break;
     case SHUTDOWN: serve_shutdown(socket, &request); break;
     case PING: answer_ok(socket); break;
+    case SAVE: serve_save(socket); break;
     default:
         if (size) answer_failed(socket, ERROR_INVALID_PARAMETER, L"unknown or too long request");
     }

@@ -105,6 +105,27 @@ async def test_a_scratch_that_is_not_empty_is_never_replaced(warm_subject: Windo
     assert out == "from cp"
 
 
+async def test_a_silo_of_another_image_is_never_taken(warm_subject: WindowsSubject, places: Path) -> None:
+    subject = warm_subject
+    await subject.run(named(subject.plan("say", "cold"), "FIRST"))
+    await wait_for_warm(subject)
+    other = places / "other-layer"
+    drive = other / subject.DRIVE.lstrip("/")
+    drive.mkdir(parents=True)
+    (drive / "other.txt").write_text("of the other image")
+
+    def of_other(name: str) -> ContainerPlan:
+        plan = named(subject.plan("read", "C:\\other.txt"), name)
+        return msgspec.structs.replace(
+            plan, rootfs=msgspec.structs.replace(plan.rootfs, layers=(other, *plan.rootfs.layers))
+        )
+
+    # The second one comes while the silo of the first image still waits.
+    for name in ("SECOND", "THIRD"):
+        _, out, _ = await subject.run(of_other(name))
+        assert out == "of the other image"
+
+
 async def test_a_pool_leaves_nothing_behind(warm_subject: WindowsSubject, places: Path) -> None:
     subject = warm_subject
     await subject.run(named(subject.plan("say", "cold"), "FIRST"))

@@ -188,6 +188,31 @@ def test_the_registry_is_part_of_a_container(windows: Windows, tmp_path: Path) -
     docker("rmi", "kept:1")
 
 
+@pytest.mark.parametrize("user", ["ContainerAdministrator", "ContainerUser"])
+def test_the_registry_of_a_running_container_is_up_to_date(windows: Windows, user: str, tmp_path: Path) -> None:
+    docker, name = windows.docker, f"live-{user.lower()}"
+    docker("run", "-di", "-u", user, "--name", name, "windows", "cmd")
+    docker("exec", name, "reg", "add", KEY, "/v", "mark", "/d", "kept", "/f")
+    docker("exec", name, "reg", "add", "HKCU\\Software\\SiloTest", "/v", "mine", "/d", "too", "/f")
+    changes = docker("diff", name).splitlines()
+    assert "A HKLM\\Software\\SiloTest" in changes and "A HKCU\\Software\\SiloTest" in changes
+    docker("commit", name, f"{name}:1")
+    assert "kept" in _query(windows, "run", "--rm", f"{name}:1").stdout
+    found = docker("run", "--rm", "-u", user, f"{name}:1", "reg", "query", "HKCU\\Software\\SiloTest")
+    assert "too" in found
+    docker("export", "-o", str(tmp_path / "live.tar"), name)
+    with tarfile.open(tmp_path / "live.tar") as archive:
+        names = [member.name for member in archive]
+        registry = archive.extractfile(next(each for each in names if each.endswith("prefix/system.reg")))
+        assert registry is not None and b"SiloTest" in registry.read()
+        assert not [each for each in names if each.endswith(".saving")]
+    # and Wine reads what was written so
+    docker("restart", "-t", "1", name)
+    assert "kept" in _query(windows, "exec", name).stdout
+    docker("rm", "-f", name)
+    docker("rmi", f"{name}:1")
+
+
 def test_the_registry_stays_over_stop_and_start_and_a_kill_of_the_daemon(windows: Windows) -> None:
     docker = windows.docker
     docker("run", "-di", "--name", "long", "windows", "cmd")
