@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable
 
 from silo.engine.base import Bases, BaseSource, VmImageSource
@@ -20,6 +21,8 @@ from silo.engine.volumes import Volumes
 from silo.errors import Unsupported
 from silo.model.container import ContainerRecord
 from silo.model.persistence import Documents
+
+log = logging.getLogger(__name__)
 
 
 class Engine:
@@ -64,7 +67,10 @@ class Engine:
             await recover(self._parts, self._roster, self._lifecycle)
         except BaseException:
             for runtime in self._parts.runtimes.values():
-                await runtime.close()
+                try:
+                    await runtime.close()
+                except Exception:
+                    log.exception("closing after a failed start")
             raise
         self._parts.images.collect_garbage()
 

@@ -69,7 +69,11 @@ def _compare(comparison: _Comparison) -> None:
     pending = [("", False)]
     while pending:
         directory, hidden = pending.pop()
-        descriptor = comparison.upper.open(directory or ".", os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            descriptor = comparison.upper.open(directory or ".", os.O_RDONLY | os.O_DIRECTORY)
+        except (FileNotFoundError, NotADirectoryError):
+            # a running container goes on changing things
+            continue
         try:
             hidden_here = hidden or (bool(directory) and is_opaque(descriptor))
             with os.scandir(descriptor) as entries:
@@ -78,14 +82,14 @@ def _compare(comparison: _Comparison) -> None:
                 _note_hidden(comparison, directory, names)
             for name in names:
                 path = f"{directory}/{name}" if directory else name
-                status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
+                try:
+                    status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
+                except FileNotFoundError:
+                    continue
                 if is_leftover(path, status):
                     continue
                 if _note_entry(comparison, path, status, hidden=hidden_here):
                     pending.append((path, hidden_here))
-        except FileNotFoundError:
-            # a running container goes on changing things
-            continue
         finally:
             os.close(descriptor)
 
@@ -120,7 +124,10 @@ def _differs(comparison: _Comparison, path: str, status: os.stat_result, before:
         return True
     if status.st_mtime_ns == before.st_mtime_ns:
         return False
-    names = comparison.upper.names(path)
+    try:
+        names = comparison.upper.names(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
     found = ((f"{path}/{name}", comparison.upper.status(f"{path}/{name}")) for name in names)
     return not any(known is not None and is_leftover(name, known) for name, known in found)
 

@@ -117,7 +117,14 @@ def _entry(walk: _Walk, path: str, parent: int, name: str, status: os.stat_resul
     shown = walk.name_of(path)
     owner = (max(status.st_uid - walk.shift.uid, 0), max(status.st_gid - walk.shift.gid, 0))
     if stat.S_ISLNK(status.st_mode):
-        yield build_header(shown, status, owner=owner, link=os.readlink(name, dir_fd=parent))
+        try:
+            target = os.readlink(name, dir_fd=parent)
+        except OSError as error:
+            # gone, or no link any more (EINVAL); some of /proc cannot be read by anybody else
+            if error.errno in (*_GONE, errno.EINVAL, errno.EACCES):
+                return
+            raise
+        yield build_header(shown, status, owner=owner, link=target)
     elif stat.S_ISREG(status.st_mode):
         first = shown
         if status.st_nlink > 1:

@@ -16,6 +16,9 @@ from silo.windows.paths import is_pipe, normalize_path
 _PRIVATE = ("", "private", "shareable")
 
 
+_SYSTEM_DIRECTORIES = frozenset(("c:\\windows", "c:\\windows\\system32"))
+
+
 def check_options(config: ContainerConfig) -> None:
     """Raises Unsupported (may come one day) or InvalidRequest naming every option that does not apply."""
     if config.storage_options:
@@ -61,7 +64,13 @@ def check_mounts(config: ContainerConfig) -> None:
             raise Unsupported(f"mounting the named pipe {request.target} is not supported")
         if request.target[1:2] != ":" and not request.target.startswith(("\\", "/")):
             raise InvalidRequest(f"invalid mount path: '{request.target}' mount path must be absolute")
-        if normalize_path(request.target) == "C:\\":
+        target = normalize_path(request.target)
+        if target.lower().rstrip("\\") in _SYSTEM_DIRECTORIES:
+            raise InvalidRequest(
+                f"invalid mount target {request.target}: Windows itself lies there, and nothing would start",
+                hint="mount at a directory below it, or elsewhere",
+            )
+        if target == "C:\\":
             raise InvalidRequest(
                 f"invalid mount target {request.target}: destination path cannot be 'c:' or 'c:\\'",
                 hint="mount at a directory below it",

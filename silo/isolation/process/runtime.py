@@ -79,6 +79,7 @@ class ProcessRuntime:
         self._silos = Silos(self._paths)
         self._warm = WarmSilos(windows_pool, self._paths, data_root, self._begin_warm, self.release)
         self._closing = False
+        self._opened = False
         self._replacing: asyncio.Task[None] | None = None
 
     # --- life of the runtime
@@ -104,9 +105,13 @@ class ProcessRuntime:
         self._starter = Starter(self._paths, self._facts, self._seccomp)
         self._dresser = Dresser(self._paths, self._keeper, self._cgroups, self._silos)
         self._executor = Executor(self._paths, self._keeper, self._cgroups, self._facts)
+        self._opened = True
 
     async def close(self) -> None:
         self._closing = True
+        if not self._opened:  # what made opening fail is what is told
+            self._keeper.close()
+            return
         for live in tuple(self._lives.values()):
             if live.creating is not None and not live.creating.done():
                 live.creating.cancel()

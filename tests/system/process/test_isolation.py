@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from silo.errors import Conflict, HostError, InvalidRequest
+from silo.errors import Conflict, HostError, InvalidRequest, ToolMissing
 from silo.host import mounts
 from silo.isolation.process.slots import FIRST_ID
 from silo.model.container import Device, Namespaces, Resources, Ulimit
@@ -356,3 +356,11 @@ async def test_a_crun_that_ignores_the_filter_is_found_out(subject: LinuxSubject
     await subject.runtime.release(plan.id)
     _, out, _ = await subject.run(shell("grep Seccomp: /proc/self/status"))
     assert "2" in out and source.select(shell("true"))["seccomp_section"]
+
+
+async def test_a_missing_crun_is_said(subject: LinuxSubject, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("silo.isolation.process.probe.shutil.which", lambda *_args, **_options: None)
+    runtime = subject._make_runtime()
+    with pytest.raises(ToolMissing, match="crun is not installed"):
+        await runtime.open(subject.listener)
+    await runtime.close()

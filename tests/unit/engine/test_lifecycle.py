@@ -13,7 +13,16 @@ from typing import Any
 import pytest
 
 from silo.engine.clock import now
-from silo.errors import Conflict, GuestError, ImageNotFound, InvalidRequest, NotFound, NotModified, ProcessStartFailed
+from silo.errors import (
+    Conflict,
+    GuestError,
+    ImageNotFound,
+    InvalidRequest,
+    NotFound,
+    NotModified,
+    ProcessStartFailed,
+    ToolMissing,
+)
 from silo.model.container import ContainerConfig, LogConfig, Resources, RestartPolicy, Status
 from silo.model.image import ImageConfig
 from silo.model.mount import MountKind, MountRequest
@@ -458,3 +467,21 @@ def test_always_comes_back_with_the_daemon_and_unless_stopped_only_if_not_stoppe
         assert set(bench.runtime.running) == {always}
 
     scenario(body)
+
+
+def test_why_a_runtime_could_not_be_opened_is_told_whatever_closing_it_says() -> None:
+    async def whole() -> None:
+        bench = Bench()
+
+        async def fail_to_open(_listener: object) -> None:
+            raise ToolMissing("crun")
+
+        async def fail_to_close() -> None:
+            raise AttributeError("_pool")
+
+        bench.runtime.open = fail_to_open  # type: ignore[method-assign]
+        bench.runtime.close = fail_to_close  # type: ignore[method-assign]
+        with pytest.raises(ToolMissing, match="crun is not installed"):
+            await bench.engine.open()
+
+    asyncio.run(whole())

@@ -216,3 +216,9 @@ def test_paths_health_and_special_files() -> None:
     mounts = PERSONALITY.plan_special_mounts({"hosts": Path("/d/hosts")})
     assert [(item.target, item.source) for item in mounts] == [("/etc/hosts", Path("/d/hosts"))]
     assert PERSONALITY.default_masked_paths() and PERSONALITY.default_readonly_paths()
+
+
+@pytest.mark.parametrize("target", ["C:\\Windows", "c:/windows/", "C:\\windows\\SYSTEM32", "\\windows"])
+def test_nothing_is_mounted_over_windows_itself(target: str) -> None:
+    with pytest.raises(InvalidRequest, match="Windows itself lies there"):
+        PERSONALITY.check(config(mounts=(mount(target),)), image())
