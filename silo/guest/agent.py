@@ -110,6 +110,11 @@ class Agent:
         self._reseeded = True
         return {}
 
+    def _do_void_seed(self, _: Call, __: Params) -> Params:
+        """The machine is about to be saved as a template: its clones must not take its randomness for their own."""
+        self._reseeded = False
+        return {}
+
     def _do_clock(self, _: Call, params: Params) -> Params:
         from silo.guest.identity import set_clock
 

@@ -180,7 +180,13 @@ def _attributes(parent: int, name: str, status: os.stat_result) -> dict[str, byt
 def _file_attributes(descriptor: int) -> dict[str, bytes]:
     """Users' attributes and file capabilities; the kernel's and overlayfs' own are of this machine."""
     kept = {}
-    for name in os.listxattr(descriptor):
+    try:
+        names = os.listxattr(descriptor)
+    except OSError as error:
+        if error.errno == errno.ENOTSUP:  # /proc and the like
+            return {}
+        raise
+    for name in names:
         if name == "security.capability":
             kept[name] = portable_capability(os.getxattr(descriptor, name))
         elif name.startswith("user."):

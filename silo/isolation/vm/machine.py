@@ -52,7 +52,7 @@ class Console:
         self._untrusted_text += data
         del self._untrusted_text[:-CONSOLE_BYTES]
 
-    def last_lines(self, count: int = 8) -> str:
+    def last_lines(self, count: int = 40) -> str:
         """For an error's details: printable, so that a guest cannot speak to the reader's terminal."""
         text = self._untrusted_text.decode(errors="replace").replace("\r", "")
         lines = ["".join(sign for sign in line if sign.isprintable()) for line in text.split("\n")]

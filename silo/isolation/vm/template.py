@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from silo.errors import GuestError, HostError, Unavailable
+from silo.errors import GuestError, HostError, SiloError, Unavailable
 from silo.isolation.vm.command import Machine, Role
 from silo.isolation.vm.machine import VirtualMachine, start_machine
 from silo.isolation.vm.memory import create_memory, seal_memory
@@ -75,6 +75,9 @@ async def make_template(
             raise GuestError(
                 f"the virtual machine was not ready within {limit_s:.0f} s", details=running.console.last_lines()
             ) from None
+        except SiloError as error:
+            details = running.console.last_lines() or error.details
+            raise GuestError(f"the virtual machine did not get ready: {error.brief}", details=details) from error
         state = await _save(running.monitor)
         undo.callback(os.close, state)
         await running.end()

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import shutil
+import socket
 import subprocess
 import time
 from collections.abc import AsyncIterator
@@ -54,9 +55,14 @@ class Session:
             self.guest.note_exit(event.task, event)
 
     async def connect(self) -> Any:
-        greeting = await self.client.connect(self.vm.connect_agent(), timeout_s=BOOT_LIMIT_S)
+        self._connection = self.vm.connect_agent()
+        greeting = await self.client.connect(self._connection, timeout_s=BOOT_LIMIT_S)
         self.guest.take_greeting(greeting)
         return greeting
+
+    def lose(self) -> None:
+        """The connection, as a daemon that is killed does."""
+        self._connection.shutdown(socket.SHUT_RDWR)
 
     async def prepare(self, layer: Path) -> None:
         """Reseeded, with the container's root mounted."""
@@ -145,6 +151,7 @@ async def warm_template(image: Path, folder: Path, layer: Path) -> Template:
         await session.prepare(layer)
         assert await session.run("echo warm") == ("warm\n", 0)
         await session.unplug()
+        await session.client.request("void_seed")
         session.client.close()
 
     folder.mkdir()

@@ -114,7 +114,9 @@ def test_an_ended_clone_leaves_nothing(template: Template, layer: Path, tmp_path
             await session.prepare(layer)
             await session.start("while :; do :; done")
             assert processes_of(FIRST_UID + 3)
-        assert processes_of(FIRST_UID + 3) == []
+        async with asyncio.timeout(5):  # bubblewrap reaps it a moment later
+            while processes_of(FIRST_UID + 3):
+                await asyncio.sleep(0.01)
         assert {path.name for path in (tmp_path / "a").iterdir()} == {"qemu.log"}
 
     scenario(body())
@@ -127,25 +129,12 @@ def test_output_and_exit_code_outlive_the_daemons_connection(template: Template,
             program = await session.start("i=0; while [ $i -lt 2000 ]; do echo line $i; i=$((i+1)); done; exit 9")
             assert program.stdout is not None
             begun = (await program.stdout.read()).decode()
-            session.client.close()
+            session.lose()
             await asyncio.sleep(1)  # it goes on, and ends, while nobody listens
             await session.connect()
             rest = await read_all(program)
             assert (begun + rest).splitlines() == [f"line {number}" for number in range(2000)]
             assert (await program.wait()).code == 9
-
-    scenario(body())
-
-
-def test_a_guest_that_reboots_has_ended(template: Template, layer: Path, tmp_path: Path) -> None:
-    async def body() -> None:
-        async with cloned(template, tmp_path / "a") as session:
-            await session.prepare(layer)
-            await session.client.request("shutdown")
-            async with asyncio.timeout(20):
-                await session.vm.monitor.wait_closed()
-            with pytest.raises(SiloError):
-                await session.start("true")
 
     scenario(body())
 
