@@ -28,11 +28,12 @@ _UNIT_NS = {"ns": 1, "us": 1000, "µs": 1000, "ms": 10**6, "s": 10**9, "m": 60 *
 
 class Command:
     """One verb. `usage` is what follows the words (`[OPTIONS] CONTAINER [CONTAINER...]`); `least` and `most` count arguments
-    (`most` < 0: no limit); `stops`: flags end at the first argument, for what follows belongs to the program in the container.
+    (`most` < 0: no limit); `stops`: flags end at the first argument, for what follows belongs to the program in the container;
+    `passes`: every word belongs to another program, `--help` too.
     `takes` says what the arguments are, for completion: containers, images, networks, volumes, files, shells.
     """
 
-    __slots__ = ("examples", "flags", "least", "most", "run", "stops", "summary", "takes", "usage", "words")
+    __slots__ = ("examples", "flags", "least", "most", "passes", "run", "stops", "summary", "takes", "usage", "words")
 
     def __init__(
         self,
@@ -45,6 +46,7 @@ class Command:
         least: int = 0,
         most: int = -1,
         stops: bool = False,
+        passes: bool = False,
         takes: str = "",
         examples: Sequence[str] = (),
     ) -> None:
@@ -56,6 +58,7 @@ class Command:
         self.least = least
         self.most = most
         self.stops = stops
+        self.passes = passes
         self.takes = takes
         self.examples = examples
 
@@ -98,6 +101,9 @@ class Values:
 def parse(command: Command, words: Sequence[str]) -> Values:
     """The words after the verb. Raises UsageError; `--help` is kept as the given flag `help`."""
     values = Values(command.flags)
+    if command.passes:
+        values.arguments.extend(words[1:] if words[:1] == ["--"] else words)
+        return values
     names = {row[0]: row for row in command.flags}
     letters = {row[1]: row for row in command.flags if row[1]}
     arguments = values.arguments

@@ -26,6 +26,6 @@ def daemon(_client: Client, values: Values) -> int:
 
 
 COMMANDS = (
-    Command("daemon", "[-- FLAGS OF SILOD]", "Run the daemon, silod, in the foreground", (), daemon, stops=True,
-            examples=("silo daemon", "silo daemon -- --data-root /srv/silo --log-level debug", "silo daemon -- --help")),
+    Command("daemon", "[FLAGS OF SILOD]", "Run the daemon, silod, in the foreground", (), daemon, passes=True,
+            examples=("silo daemon", "silo daemon --data-root /srv/silo --log-level debug", "silo daemon --help")),
 )  # fmt: skip

@@ -145,3 +145,9 @@ def test_second_names_lead_to_verbs() -> None:
 def test_unknown_verbs_are_told(words: list[str], said: str) -> None:
     with pytest.raises(Failure, match=said):
         find_command(words)
+
+
+def test_words_of_another_program_are_passed_on() -> None:
+    for words in (["--data-root", "/srv", "--help"], ["--", "--data-root", "/srv", "--help"]):
+        values = parse(_command(passes=True), words)
+        assert values.arguments == ["--data-root", "/srv", "--help"] and not values.given
