@@ -32,7 +32,8 @@ _BUFFER_BYTES = 65536
 _PATIENCE_S = 60
 _START = """
 umount /sys/fs/cgroup/unified 2>/dev/null
-mount --bind "$1/machine-id" /etc/machine-id
+# the agent writes /etc/machine-id, which a fresh machine need not have: it gets an /etc of its own
+mount -t overlay overlay -o "lowerdir=/etc,upperdir=$1/etc,workdir=$1/etc-work" /etc || exit 125
 shift
 exec "$@"
 """
@@ -250,7 +251,8 @@ def machine(layer: Path) -> Iterator[Machine]:
         (place / name).mkdir()
     (place / "layer").rmdir()
     (place / "layer").symlink_to(layer)
-    (place / "machine-id").write_text("")
+    for name in ("etc", "etc-work"):
+        (place / name).mkdir()
     port = Port()
     number = port.guest.fileno()
     argv = [

@@ -39,7 +39,7 @@ async def test_a_container_waits_for_the_reseeding(machine: Machine) -> None:
         await machine.client.request("reseed", {"entropy": "00" * 8})
     params = {"entropy": os.urandom(32).hex(), "hostname": "clone-1", "machine_id": "0123456789abcdef" * 2}
     await machine.client.request("reseed", params)
-    assert (machine.place / "machine-id").read_text() == "0123456789abcdef" * 2 + "\n"
+    assert (machine.place / "etc/machine-id").read_text() == "0123456789abcdef" * 2 + "\n"
 
 
 async def test_input_reaches_the_program_and_ends(machine: Machine) -> None:
