@@ -181,10 +181,12 @@ class CgroupTree:
         switch, across two a wake-up of the other one, several times as much. It is an optimisation: what stands in its way
         (no cpuset controller, a single processor) leaves things as they are.
         """
+        if "cpuset" not in self.layout.hierarchies:
+            return frozenset()
         cpuset = self.path(name, "cpuset")
         try:
             allowed = parse_processors((cpuset / self._effective_processors).read_text())
-            if "cpuset" not in self.layout.hierarchies or len(allowed) < 2:
+            if len(allowed) < 2:
                 return frozenset()
             self._turn += 1
             (cpuset / "cpuset.cpus").write_text(str(sorted(allowed)[self._turn % len(allowed)]))

@@ -23,6 +23,9 @@ from typing import Any, NamedTuple
 
 from silo.errors import GuestError
 
+PORT_NAME = "org.silo.agent.0"
+"""Of the virtio-serial port between the two."""
+
 VERSION = 1
 HEADER = struct.Struct("<IBI")
 OFFSET = struct.Struct("<Q")

@@ -72,9 +72,7 @@ class Maker:
             live.parked = pooled.name
             live.user_namespace, live.network_namespace = pooled.user_namespace, pooled.network_namespace
             live.record = msgspec.structs.replace(live.record, cgroup=pooled.name, first_host_uid=pooled.first_host_uid)
-        await asyncio.to_thread(self._make_directories, plan, live.record.cgroup, made=pooled is not None)
-        if plan.launch is not None:
-            live.processors = self._cgroups.narrow(live.record.cgroup)
+        await asyncio.to_thread(self._make_directories, live, made=pooled is not None)
         if pooled is None:
             await self._make_sandbox(live, joined)
         owner = await asyncio.to_thread(self._fill_bundle, live, joined)
@@ -96,7 +94,8 @@ class Maker:
             live.network_namespace = os.open(joined.paths["network"], os.O_RDONLY | os.O_CLOEXEC)
         await self._park(live, user, network=joined.own_network)
 
-    def _make_directories(self, plan: ContainerPlan, cgroup: str, *, made: bool) -> None:
+    def _make_directories(self, live: Live, *, made: bool) -> None:
+        plan, cgroup = live.record.plan, live.record.cgroup
         bundle = self._paths.bundle(plan.id)
         if self._facts.user_namespaces:
             check_passable(bundle.parent)
@@ -106,6 +105,8 @@ class Maker:
         if not made:
             self._cgroups.create(cgroup)
         self._cgroups.apply(cgroup, plan.resources)
+        if plan.launch is not None:
+            live.processors = self._cgroups.narrow(cgroup)
 
     async def _park(self, live: Live, user: list[int] | None, *, network: bool) -> None:
         live.parked = live.id

@@ -11,9 +11,7 @@ from enum import StrEnum
 from pathlib import PurePosixPath
 
 from silo.isolation.vm.jail import QEMU
-
-AGENT_PORT = "org.silo.agent.0"
-"""The name of the virtio-serial port that the guest agent opens (/dev/virtio-ports/…)."""
+from silo.model.guest_frames import PORT_NAME
 
 _MACHINE = "q35,graphics=off,smbus=off,sata=off,hpet=off,vmport=off,usb=off,memory-backend=ram"
 _SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
@@ -91,7 +89,7 @@ def build_qemu(machine: Machine, descriptors: Descriptors, role: Role) -> tuple[
     words += ["-chardev", f"socket,id=console,fd={descriptors.console}", "-serial", "chardev:console"]
     words += ["-device", "virtio-serial-pci,id=serial,max_ports=2"]
     words += ["-chardev", f"socket,id=agent,fd={descriptors.agent},server=on,wait=off"]
-    words += ["-device", f"virtserialport,bus=serial.0,chardev=agent,name={AGENT_PORT}"]
+    words += ["-device", f"virtserialport,bus=serial.0,chardev=agent,name={PORT_NAME}"]
     words += ["-device", "virtio-rng-pci", "-device", "virtio-balloon-pci,id=balloon,free-page-reporting=on"]
     for number in range(HOT_PLUGS):
         words += ["-device", f"pcie-root-port,id={hot_plug_bus(number)},chassis={number + 1},slot={number + 1}"]

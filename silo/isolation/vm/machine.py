@@ -186,10 +186,10 @@ def _at(directory: Path, name: str, call: Callable[[str], object]) -> None:
 
 def _child_of(parent: int) -> int:
     """QEMU's pid: bubblewrap's only child."""
-    try:
-        return int(Path(f"/proc/{parent}/task/{parent}/children").read_text().split()[0])
-    except (OSError, IndexError, ValueError) as error:
-        raise HostError("QEMU has ended while it was being started", details=str(error)) from error
+    children = _children(parent)
+    if not children:
+        raise HostError("QEMU has ended while it was being started")
+    return children[0]
 
 
 def _kill_tree(parent: int) -> None:
