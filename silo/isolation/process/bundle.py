@@ -18,8 +18,9 @@ import msgspec
 
 from silo.errors import HostError, InvalidRequest
 from silo.host import mounts
-from silo.isolation.process.record import Paths, write_private
-from silo.isolation.process.spec import DeviceNode, Json, StagedMount
+from silo.isolation.process.record import Paths
+from silo.isolation.run_files import write_private
+from silo.isolation.spec import DeviceNode, Json, StagedMount
 from silo.model.container import Device
 from silo.model.mount import MountKind, PlannedMount
 from silo.model.runtime import Rootfs

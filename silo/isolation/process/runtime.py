@@ -33,11 +33,11 @@ from silo.isolation.process.probe import HostFacts, probe_host
 from silo.isolation.process.process_table import load_process_table
 from silo.isolation.process.record import Paths, Record, save_record
 from silo.isolation.process.recovery import adopt, clean_orphans, hand_over_all, take_back
-from silo.isolation.process.seccomp import SeccompSource
 from silo.isolation.process.silo import Silos
-from silo.isolation.process.slots import Slots
 from silo.isolation.process.starting import Starter
 from silo.isolation.process.warm import WarmSilos
+from silo.isolation.seccomp import SeccompSource
+from silo.isolation.slots import Slots
 from silo.model.container import Resources
 from silo.model.platform import Isolation
 from silo.model.runtime import (
