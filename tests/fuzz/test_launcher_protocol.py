@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from silo.errors import GuestError, InvalidRequest
-from silo.isolation.process.launcher import Failed, Processes, RunRequest, decode_answer, encode_run
+from silo.isolation.launcher_messages import Failed, Processes, RunRequest, decode_answer, encode_run
 
 _process = st.builds(
     lambda numbers, name, claimed: (

@@ -1,7 +1,6 @@
-"""The host's side of the launcher protocol (docs/launcher-protocol.md): pure encoders and decoders, and a client of asyncio.
+"""The host's side of the launcher protocol: a client of asyncio for launchers whose socket is a file of this host.
 
-One connection a request, as the protocol wants. Everything that comes back is untrusted: sizes and counts are checked, names
-are cleaned, and a launcher that answers wrongly or not at all is a GuestError of its own container.
+One connection a request, as the protocol wants. A launcher that answers wrongly or not at all is a GuestError of its own container.
 """
 
 from __future__ import annotations
@@ -10,229 +9,34 @@ import asyncio
 import contextlib
 import os
 import socket
-import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
-from enum import IntEnum
 from pathlib import Path
-from typing import Literal
 
-from silo.errors import GuestError, InvalidRequest, ProcessStartFailed, SiloError
+from silo.errors import GuestError
+from silo.isolation.launcher_messages import (
+    MAXIMUM_MESSAGE_BYTES,
+    Answer,
+    ConsoleEvent,
+    Exited,
+    RunRequest,
+    WindowsProcess,
+    decode_answer,
+    encode_configure,
+    encode_list,
+    encode_ping,
+    encode_resize,
+    encode_run,
+    encode_save,
+    encode_shutdown,
+    encode_signal,
+    expect_done,
+    expect_processes,
+    expect_started,
+)
 
-MAXIMUM_MESSAGE_BYTES = 131072
-FLAG_MAIN, FLAG_TTY, FLAG_NO_FLUSH = 1, 2, 4
-
-_RUN, _SIGNAL, _RESIZE, _LIST, _CONFIGURE, _SHUTDOWN, _PING, _SAVE = range(1, 9)
-_OK, _FAILED, _STARTED, _EXITED, _PROCESSES = range(128, 133)
-_PROCESS_FIELDS = struct.Struct("<IIIQQI")
-_NAME_CHARACTERS = 260
 _ANSWER_PATIENCE_S = 30.0
 _START_PATIENCE_S = 120.0
 _BUSY_PAUSE_S = 0.01
-
-
-class ConsoleEvent(IntEnum):
-    CTRL_C = 0
-    CTRL_BREAK = 1
-    CTRL_CLOSE = 2
-    CTRL_SHUTDOWN = 6
-    TERMINATE = 9
-    """The program and its descendants end with code 137."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunRequest:
-    """A program to start. `environment` holds NAME=VALUE; `columns` and `rows` count with FLAG_TTY, 0 meaning unknown."""
-
-    command_line: str
-    directory: str = ""
-    environment: tuple[str, ...] = ()
-    path: str = ""
-    flags: int = 0
-    columns: int = 0
-    rows: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class WindowsProcess:
-    pid: int
-    parent_pid: int
-    threads: int
-    working_set_bytes: int
-    cpu_100ns: int
-    name: str
-
-
-@dataclass(frozen=True, slots=True)
-class Done:
-    """The request was carried out."""
-
-
-@dataclass(frozen=True, slots=True)
-class Failed:
-    win32_error: int
-    message: str
-
-
-@dataclass(frozen=True, slots=True)
-class Started:
-    pid: int
-
-
-@dataclass(frozen=True, slots=True)
-class Exited:
-    code: int
-
-
-@dataclass(frozen=True, slots=True)
-class Processes:
-    processes: tuple[WindowsProcess, ...]
-
-
-Answer = Done | Failed | Started | Exited | Processes
-
-
-def encode_run(request: RunRequest) -> bytes:
-    """Raises InvalidRequest for what the protocol cannot carry."""
-    for entry in request.environment:
-        if "\n" in entry or "=" not in entry[1:]:
-            raise InvalidRequest(f"the environment variable {entry.partition('=')[0]!r} cannot be passed to Windows")
-    if request.flags & ~(FLAG_MAIN | FLAG_TTY | FLAG_NO_FLUSH):
-        raise InvalidRequest(f"unknown flags {request.flags:#x}")
-    if not (0 <= request.columns < 0x8000 and 0 <= request.rows < 0x8000):
-        raise InvalidRequest(f"a terminal cannot have {request.columns} columns and {request.rows} rows")
-    if not (request.command_line or request.path):
-        raise InvalidRequest("there is no program to start")
-    head = struct.pack("<BIHH", _RUN, request.flags, request.columns, request.rows)
-    texts = (request.command_line, request.directory, "\n".join(request.environment), request.path)
-    return _checked(head + b"".join(_text(value) for value in texts))
-
-
-def encode_signal(event: ConsoleEvent, pid: int = 0) -> bytes:
-    return struct.pack("<BII", _SIGNAL, pid, event)
-
-
-def encode_resize(columns: int, rows: int, pid: int = 0) -> bytes:
-    """Raises InvalidRequest for a size that no console can have."""
-    if not (0 < columns < 0x7FFF and 0 < rows < 0x7FFF):
-        raise InvalidRequest(f"a terminal cannot have {columns} columns and {rows} rows")
-    return struct.pack("<BIHH", _RESIZE, pid, columns, rows)
-
-
-def encode_list() -> bytes:
-    return bytes((_LIST,))
-
-
-def encode_configure(computer_name: str) -> bytes:
-    return _checked(bytes((_CONFIGURE,)) + _text(computer_name))
-
-
-def encode_shutdown(exit_code: int) -> bytes:
-    return struct.pack("<BI", _SHUTDOWN, exit_code & 0xFFFFFFFF)
-
-
-def encode_ping() -> bytes:
-    return bytes((_PING,))
-
-
-def encode_save() -> bytes:
-    return bytes((_SAVE,))
-
-
-def _text(value: str) -> bytes:
-    if "\0" in value:
-        raise InvalidRequest("a NUL character cannot be passed to Windows")
-    try:
-        data = value.encode()
-    except UnicodeEncodeError as error:
-        raise InvalidRequest(
-            "text that is not Unicode cannot be passed to Windows", details=repr(value[:80])
-        ) from error
-    return struct.pack("<I", len(data)) + data
-
-
-def _checked(message: bytes) -> bytes:
-    if len(message) > MAXIMUM_MESSAGE_BYTES:
-        raise InvalidRequest(
-            f"command line and environment take {len(message)} bytes; Windows containers accept {MAXIMUM_MESSAGE_BYTES}"
-        )
-    return message
-
-
-def decode_answer(untrusted_data: bytes) -> Answer:
-    """Raises GuestError for anything that is not an answer of the protocol."""
-    kind, body = untrusted_data[:1], untrusted_data[1:]
-    if kind == bytes((_OK,)) and not body:
-        return Done()
-    if kind == bytes((_FAILED,)) and len(body) >= 8:
-        error, length = struct.unpack_from("<II", body)
-        if length == len(body) - 8:
-            return Failed(error, _clean(body[8:], 4096))
-    if kind == bytes((_STARTED,)) and len(body) == 4:
-        return Started(struct.unpack("<I", body)[0])
-    if kind == bytes((_EXITED,)) and len(body) == 4:
-        return Exited(struct.unpack("<I", body)[0])
-    if kind == bytes((_PROCESSES,)) and len(body) >= 4:
-        return Processes(_decode_processes(body))
-    raise GuestError("the container's launcher gave an answer that is none", details=untrusted_data[:32].hex())
-
-
-def _decode_processes(untrusted_body: bytes) -> tuple[WindowsProcess, ...]:
-    (count,) = struct.unpack_from("<I", untrusted_body)
-    offset, found = 4, []
-    for _ in range(count):
-        if len(untrusted_body) - offset < _PROCESS_FIELDS.size:
-            raise GuestError("the container's launcher gave a list of processes that ends early")
-        pid, parent_pid, threads, working_set, cpu, length = _PROCESS_FIELDS.unpack_from(untrusted_body, offset)
-        offset += _PROCESS_FIELDS.size
-        if len(untrusted_body) - offset < length:
-            raise GuestError("the container's launcher gave a list of processes that ends early")
-        name = _clean(untrusted_body[offset : offset + length], _NAME_CHARACTERS)
-        found.append(WindowsProcess(pid, parent_pid, threads, working_set, cpu, name))
-        offset += length
-    if offset != len(untrusted_body):
-        raise GuestError("the container's launcher gave a list of processes with a rest")
-    return tuple(found)
-
-
-def _clean(untrusted_text: bytes, limit: int) -> str:
-    """Text that can be shown: no control characters, no more than `limit` characters."""
-    text = untrusted_text.decode(errors="replace")[:limit]
-    return "".join(character if character.isprintable() else "?" for character in text)
-
-
-_START_ERRORS: dict[int, tuple[Literal["not_found", "permission", "not_executable"], str, str]] = {
-    2: ("not_found", "the program {name} was not found in the container", ""),
-    3: ("not_found", "the path of the program {name} does not exist in the container", ""),
-    5: ("permission", "access to the program {name} was denied", "it may be a directory"),
-    161: ("not_found", "the path of the program {name} is malformed", ""),
-    193: ("not_executable", "{name} is not a Windows program", ""),
-    216: (
-        "not_executable",
-        "{name} is a program for another kind of machine than this container",
-        "this base runs 64-bit x86 programs only; it has no support for 32-bit or ARM ones",
-    ),
-    267: (
-        "not_executable",
-        "the working directory of {name} cannot be used or made",
-        "give an absolute path such as C:\\app",
-    ),
-}
-
-
-def start_error(failed: Failed) -> SiloError:
-    """Why a program could not be started, in words."""
-    known = _START_ERRORS.get(failed.win32_error)
-    if known is None:
-        if failed.win32_error in (87, 206):
-            return InvalidRequest(f"Windows refused the request to start {failed.message!r}", details=_number(failed))
-        return GuestError(f"{failed.message!r} could not be started", details=_number(failed))
-    kind, brief, hint = known
-    return ProcessStartFailed(brief.format(name=repr(failed.message)), kind=kind, details=_number(failed), hint=hint)
-
-
-def _number(failed: Failed) -> str:
-    return f"Windows error {failed.win32_error}"
 
 
 class RunningProgram:
@@ -268,14 +72,11 @@ class LauncherClient:
         connection = await self._connect()
         try:
             answer = await _exchange(connection, message, fds, timeout_s=_START_PATIENCE_S)
-            if isinstance(answer, Failed):
-                raise start_error(answer)
-            if not isinstance(answer, Started):
-                raise GuestError("the container's launcher did not say whether the program started")
+            pid = expect_started(answer)
         except BaseException:
             connection.close()
             raise
-        return RunningProgram(answer.pid, connection)
+        return RunningProgram(pid, connection)
 
     async def signal(self, pid: int, event: int) -> None:
         """To the program that was started as `pid`, 0 being the main one. Raises GuestError."""
@@ -287,10 +88,7 @@ class LauncherClient:
 
     async def processes(self) -> tuple[WindowsProcess, ...]:
         """Raises GuestError."""
-        answer = await self._ask(encode_list())
-        if not isinstance(answer, Processes):
-            raise GuestError("the container's launcher did not list its processes")
-        return answer.processes
+        return expect_processes(await self._ask(encode_list()))
 
     async def configure(self, computer_name: str) -> None:
         """Raises InvalidRequest, GuestError."""
@@ -311,11 +109,7 @@ class LauncherClient:
         await self._order(encode_save(), "save its registry")
 
     async def _order(self, message: bytes, purpose: str, *, timeout_s: float = _ANSWER_PATIENCE_S) -> None:
-        answer = await self._ask(message, timeout_s=timeout_s)
-        if isinstance(answer, Failed):
-            raise GuestError(f"the container could not {purpose}", details=_number(answer))
-        if not isinstance(answer, Done):
-            raise GuestError(f"the container did not say whether it could {purpose}")
+        expect_done(await self._ask(message, timeout_s=timeout_s), purpose)
 
     async def _ask(self, message: bytes, *, timeout_s: float = _ANSWER_PATIENCE_S) -> Answer:
         connection = await self._connect()

@@ -17,15 +17,9 @@ from pathlib import Path
 
 from silo.errors import GuestError, SiloError, Unavailable
 from silo.host import namespaces
+from silo.isolation.launcher_messages import FLAG_MAIN, FLAG_NO_FLUSH, ConsoleEvent, console_event, run_request
 from silo.isolation.process.keeper_containers import set_size
-from silo.isolation.process.launcher import (
-    FLAG_MAIN,
-    FLAG_NO_FLUSH,
-    FLAG_TTY,
-    LauncherClient,
-    RunningProgram,
-    RunRequest,
-)
+from silo.isolation.process.launcher import LauncherClient, RunningProgram
 from silo.isolation.process.live import Live
 from silo.isolation.process.record import Paths
 from silo.isolation.process.streams import close_streams, make_pipes
@@ -38,9 +32,6 @@ PROCESSORS = "SILO_PROCESSORS"
 """The variable that tells the launcher which processors there will be (see CgroupTree.narrow)."""
 _READY_PATIENCE_S = 120.0
 _TERMINATE_PATIENCE_S = 5.0
-_CTRL_C, _CTRL_SHUTDOWN, _TERMINATE = 0, 6, 9
-# Nothing to a program that did not ask for them; docker forwards the first whenever its window changes its size.
-_HARMLESS = frozenset((signals.SIGWINCH, signals.SIGCHLD, signals.SIGURG, signals.SIGCONT))
 
 
 def processor_mask(processors: Iterable[int]) -> int:
@@ -77,8 +68,8 @@ class Silos:
         """Raises ProcessStartFailed, GuestError, HostError."""
         launch = live.record.plan.launch
         assert launch is not None
-        flags = FLAG_MAIN | (FLAG_TTY if launch.tty else 0) | (FLAG_NO_FLUSH if live.record.plan.auto_remove else 0)
-        running = asyncio.create_task(self.client(live).run(_request(launch, flags)))
+        flags = FLAG_MAIN | (FLAG_NO_FLUSH if live.record.plan.auto_remove else 0)
+        running = asyncio.create_task(self.client(live).run(run_request(launch, flags)))
         ended = asyncio.create_task(live.ended.wait())
         try:
             await asyncio.wait({running, ended}, timeout=_READY_PATIENCE_S, return_when=asyncio.FIRST_COMPLETED)
@@ -98,18 +89,19 @@ class Silos:
                 task.cancel()
 
     async def signal(self, live: Live, signal: int) -> None:
-        """SIGKILL terminates, SIGINT is Ctrl-C, what Linux programs ignore does nothing, any other is CTRL_SHUTDOWN_EVENT."""
-        if signal == signals.SIGKILL:
+        """As `console_event` says."""
+        event = console_event(signal)
+        if event is ConsoleEvent.TERMINATE:
             await self._terminate(live)
-        elif signal not in _HARMLESS:
-            await self.client(live).signal(0, _CTRL_C if signal == signals.SIGINT else _CTRL_SHUTDOWN)
+        elif event is not None:
+            await self.client(live).signal(0, event)
 
     async def _terminate(self, live: Live) -> None:
         if not live.record.plan.auto_remove:
             # in order, so that the registry is written
             with contextlib.suppress(SiloError, OSError, TimeoutError):
                 async with asyncio.timeout(_TERMINATE_PATIENCE_S):
-                    await self.client(live).signal(0, _TERMINATE)
+                    await self.client(live).signal(0, ConsoleEvent.TERMINATE)
                     await live.ended.wait()
                     return
         namespaces.kill_process(live.record.pid, signals.SIGKILL, started=live.record.pid_started)
@@ -128,7 +120,7 @@ class Silos:
         wanted = (stdin, stdout, stderr)
         streams, theirs = _open_terminal(launch) if launch.tty else make_pipes(Path("/dev/null"), wanted)
         try:
-            program = await self.client(live).run(_request(launch, FLAG_TTY if launch.tty else 0), theirs)
+            program = await self.client(live).run(run_request(launch), theirs)
         except BaseException:
             close_streams(streams)
             raise
@@ -186,23 +178,10 @@ class WindowsExec:
             await self._silos.client(self.live).resize(self.pid, columns, rows)
 
     async def signal(self, signal: int) -> None:
-        if not self._ended.done() and signal not in _HARMLESS:
-            event = {signals.SIGKILL.value: _TERMINATE, signals.SIGINT.value: _CTRL_C}.get(signal, _CTRL_SHUTDOWN)
+        event = console_event(signal)
+        if event is not None and not self._ended.done():
             with contextlib.suppress(GuestError):
                 await self._silos.client(self.live).signal(self.pid, event)
-
-
-def _request(launch: LaunchPlan, flags: int) -> RunRequest:
-    rows, columns = launch.console_size or (0, 0)
-    return RunRequest(
-        flags=flags,
-        columns=columns,
-        rows=rows,
-        command_line=launch.command_line,
-        directory=launch.directory,
-        environment=launch.environment,
-        path=launch.path,
-    )
 
 
 def _open_terminal(launch: LaunchPlan) -> tuple[ExecStreams, list[int]]:

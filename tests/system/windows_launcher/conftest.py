@@ -21,7 +21,8 @@ import pytest
 
 from silo.errors import Unavailable
 from silo.host.run import run
-from silo.isolation.process.launcher import LauncherClient, RunRequest
+from silo.isolation.launcher_messages import RunRequest
+from silo.isolation.process.launcher import LauncherClient
 from silo.windows.base.build import build_base
 from silo.windows.base.environment import DRIVE_C, PREFIX, UNIX_ENVIRONMENT
 from silo.windows.launcher.build import COMPILER, PACKAGE, launcher_files

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from silo.errors import GuestError
-from silo.isolation.process.launcher import FLAG_MAIN, FLAG_NO_FLUSH, RunRequest
+from silo.isolation.launcher_messages import FLAG_MAIN, FLAG_NO_FLUSH, RunRequest
 from tests.system.windows_launcher.conftest import Make, Silo
 
 pytestmark = pytest.mark.system

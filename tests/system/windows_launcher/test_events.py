@@ -8,7 +8,7 @@ import os
 import pytest
 
 from silo.errors import GuestError
-from silo.isolation.process.launcher import ConsoleEvent, RunRequest
+from silo.isolation.launcher_messages import ConsoleEvent, RunRequest
 from tests.system.windows_launcher.conftest import Silo
 
 pytestmark = pytest.mark.system

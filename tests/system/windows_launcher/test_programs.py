@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from silo.errors import ProcessStartFailed
-from silo.isolation.process.launcher import RunRequest
+from silo.isolation.launcher_messages import RunRequest
 from tests.system.windows_launcher.conftest import Make, Silo
 
 pytestmark = pytest.mark.system

@@ -10,7 +10,8 @@ import time
 
 import pytest
 
-from silo.isolation.process.launcher import FLAG_MAIN, FLAG_TTY, RunningProgram, RunRequest
+from silo.isolation.launcher_messages import FLAG_MAIN, FLAG_TTY, RunRequest
+from silo.isolation.process.launcher import RunningProgram
 from tests.system.windows_launcher.conftest import Make, Silo
 
 pytestmark = pytest.mark.system

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from silo.errors import GuestError, InvalidRequest, ProcessStartFailed
-from silo.isolation.process import launcher
-from silo.isolation.process.launcher import (
+from silo.isolation import launcher_messages
+from silo.isolation.launcher_messages import (
     FLAG_MAIN,
     FLAG_NO_FLUSH,
     FLAG_TTY,
@@ -22,13 +22,13 @@ from silo.isolation.process.launcher import (
     Done,
     Exited,
     Failed,
-    LauncherClient,
     Processes,
     RunRequest,
     Started,
     WindowsProcess,
     decode_answer,
 )
+from silo.isolation.process.launcher import LauncherClient
 
 Answering = Callable[[socket.socket, bytes, list[int]], None]
 
@@ -43,18 +43,18 @@ def test_run_is_encoded_as_documented() -> None:
         columns=80,
         rows=25,
     )
-    assert launcher.encode_run(request) == (
+    assert launcher_messages.encode_run(request) == (
         b"\x01\x07\0\0\0\x50\0\x19\0\x09\0\0\0cmd /c \xc3\xa9\x03\0\0\0C:\\\x09\0\0\0A=1\nB=x=y\x08\0\0\0C:\\x.exe"
     )
 
 
 def test_the_other_requests() -> None:
-    assert launcher.encode_signal(ConsoleEvent.CTRL_SHUTDOWN, 260) == b"\x02\x04\x01\0\0\x06\0\0\0"
-    assert launcher.encode_resize(120, 40) == b"\x03\0\0\0\0\x78\0\x28\0"
-    assert launcher.encode_list() == b"\x04"
-    assert launcher.encode_configure("box") == b"\x05\x03\0\0\0box"
-    assert launcher.encode_shutdown(-1) == b"\x06\xff\xff\xff\xff"
-    assert launcher.encode_ping() == b"\x07"
+    assert launcher_messages.encode_signal(ConsoleEvent.CTRL_SHUTDOWN, 260) == b"\x02\x04\x01\0\0\x06\0\0\0"
+    assert launcher_messages.encode_resize(120, 40) == b"\x03\0\0\0\0\x78\0\x28\0"
+    assert launcher_messages.encode_list() == b"\x04"
+    assert launcher_messages.encode_configure("box") == b"\x05\x03\0\0\0box"
+    assert launcher_messages.encode_shutdown(-1) == b"\x06\xff\xff\xff\xff"
+    assert launcher_messages.encode_ping() == b"\x07"
 
 
 @pytest.mark.parametrize(
@@ -74,13 +74,13 @@ def test_the_other_requests() -> None:
 )
 def test_what_the_protocol_cannot_carry_is_refused(request_: RunRequest) -> None:
     with pytest.raises(InvalidRequest):
-        launcher.encode_run(request_)
+        launcher_messages.encode_run(request_)
 
 
 @pytest.mark.parametrize(("columns", "rows"), [(0, 1), (1, 0), (-1, 5), (32767, 5), (5, 70000)])
 def test_impossible_sizes(columns: int, rows: int) -> None:
     with pytest.raises(InvalidRequest):
-        launcher.encode_resize(columns, rows)
+        launcher_messages.encode_resize(columns, rows)
 
 
 def _process(name: bytes, pid: int = 32) -> bytes:
@@ -134,19 +134,19 @@ def test_answers_that_are_none(data: bytes) -> None:
     [(2, "not_found"), (3, "not_found"), (5, "permission"), (193, "not_executable"), (216, "not_executable")],
 )
 def test_errors_of_windows_become_dockers(error: int, kind: str) -> None:
-    failure = launcher.start_error(Failed(error, "x.exe"))
+    failure = launcher_messages.start_error(Failed(error, "x.exe"))
     assert isinstance(failure, ProcessStartFailed)
     assert failure.kind == kind
     assert "x.exe" in failure.brief
 
 
 def test_the_hint_for_another_machine_names_the_reason() -> None:
-    assert "32-bit" in launcher.start_error(Failed(216, "x.exe")).hint
+    assert "32-bit" in launcher_messages.start_error(Failed(216, "x.exe")).hint
 
 
 def test_errors_without_a_docker_meaning() -> None:
-    assert isinstance(launcher.start_error(Failed(87, "x")), InvalidRequest)
-    assert isinstance(launcher.start_error(Failed(1450, "x")), GuestError)
+    assert isinstance(launcher_messages.start_error(Failed(87, "x")), InvalidRequest)
+    assert isinstance(launcher_messages.start_error(Failed(1450, "x")), GuestError)
 
 
 @pytest.fixture
