@@ -25,7 +25,8 @@ from silo.guest.kernel import become_subreaper
 from silo.guest.loop import Loop
 from silo.guest.port import Port
 from silo.guest.streams import Streams
-from silo.guest.tasks import Task, Tasks
+from silo.guest.task import Task
+from silo.guest.tasks import Tasks
 from silo.model.guest_frames import CREDIT, DATA, END, EVENT, HELLO, REQUEST, VERSION, Frame, encode_message
 
 Params = dict[str, Any]
@@ -134,18 +135,45 @@ class Agent:
             unmount(target, lazy=bool(params.get("lazy")))
         return {}
 
+    def _do_write(self, _: Call, params: Params) -> Params:
+        from silo.guest.mounting import write_files
+
+        write_files(params["files"])
+        return {}
+
     def _do_network(self, _: Call, params: Params) -> Params:
         from silo.guest.netlink import configure
 
         return {"interfaces": configure(params["interfaces"])}
 
-    def _do_run(self, call: Call, params: Params) -> None:
+    def _check_reseeded(self) -> None:
         if not self._reseeded:
             raise Refused("not_reseeded", "a container must not start with its template's randomness: reseed first")
-        self._tasks.run(call, params["task"], params["config"], params.get("streams", {}))
+
+    def _do_run(self, call: Call, params: Params) -> None:
+        self._check_reseeded()
+        launcher = bool(params.get("launcher"))
+        self._tasks.run(call, params["task"], params["config"], params.get("streams", {}), launcher=launcher)
 
     def _do_exec(self, call: Call, params: Params) -> None:
         self._tasks.execute(call, params["task"], params["container"], params["process"], params.get("streams", {}))
+
+    def _do_launch(self, call: Call, params: Params) -> None:
+        from silo.guest.launching import parse_message
+
+        self._check_reseeded()
+        self._tasks.launch(call, params, parse_message(params["message"]))
+
+    def _do_ask(self, call: Call, params: Params) -> None:
+        from silo.guest.launching import parse_message
+
+        self._check_reseeded()
+        self._tasks.ask(call, params["container"], parse_message(params["message"]))
+
+    def _do_own(self, _: Call, params: Params) -> Params:
+        from silo.guest.owning import give
+
+        return {"given": give(str(params["root"]), params)}
 
     def _do_signal(self, _: Call, params: Params) -> Params:
         self._tasks.signal(params["task"], int(params["signal"]), bool(params.get("everyone")))

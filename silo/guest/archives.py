@@ -16,6 +16,7 @@ from typing import Any, BinaryIO
 
 from silo.guest.failures import Refused
 from silo.guest.kernel import open_in_root
+from silo.guest.places import open_parent
 
 _COPY_BYTES = 262144
 _MAXIMUM_EXTENDED_BYTES = 1 << 20
@@ -23,14 +24,6 @@ _GONE = frozenset({errno.ENOENT, errno.ESTALE, errno.ELOOP, errno.ENOTDIR, errno
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _XATTR = "SCHILY.xattr."
 _OPAQUE = "trusted.overlay.opaque"
-
-
-def open_parent(root: int, path: str) -> tuple[int, str]:
-    """(descriptor of the parent, last component); ("." for the root itself). The component is not looked at."""
-    parent, _, name = path.strip("/").rpartition("/")
-    if name in (".", ".."):
-        raise Refused("invalid", f"{path!r} does not name a file")
-    return open_in_root(root, parent, os.O_PATH | os.O_DIRECTORY), name or "."
 
 
 def describe_path(root: int, path: str) -> dict[str, Any]:

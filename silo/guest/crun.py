@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from silo.guest.calls import Call
 
 if TYPE_CHECKING:
-    from silo.guest.tasks import Task
+    from silo.guest.task import Task
 
 _ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
 _COMPLAINT_BYTES = 8192
@@ -27,7 +27,7 @@ _DEFAULTS = (signal.SIGCHLD, signal.SIGHUP, signal.SIGINT, signal.SIGPIPE, signa
 
 
 class Job:
-    """A crun that runs: `theirs` are the program's 0, 1, 2."""
+    """A program on its way, mostly as a crun that runs: `theirs` are its 0, 1, 2, `passed` its 3, 4, …"""
 
     def __init__(self, call: Call, task: Task) -> None:
         self.call = call
@@ -35,6 +35,7 @@ class Job:
         self.pid = 0
         self.deadline = 0.0
         self.theirs: list[int] = []
+        self.passed: list[int] = []
         self.pid_file = self.log_file = self.console_path = ""
         self.console: socket.socket | None = None
 
@@ -76,10 +77,13 @@ class Job:
         self.close()
         return terminal
 
-    def close(self) -> None:
-        for descriptor in self.theirs:
+    def close_theirs(self) -> None:
+        for descriptor in (*self.theirs, *self.passed):
             os.close(descriptor)
-        self.theirs = []
+        self.theirs, self.passed = [], []
+
+    def close(self) -> None:
+        self.close_theirs()
         if self.console is not None:
             self.console.close()
             self.console = None
@@ -103,8 +107,14 @@ class Crun:
             json.dump(config, file)
         return bundle
 
-    def run_words(self, bundle: str) -> list[str]:
-        return ["run", "--detach", f"--bundle={bundle}"]
+    def run_words(self, bundle: str, passed: int) -> list[str]:
+        """`passed`: how many descriptors from 3 on are the container's."""
+        return ["run", "--detach", f"--bundle={bundle}", *([f"--preserve-fds={passed}"] if passed else [])]
+
+    def socket_path(self) -> str:
+        """For a socket that no container can see; short, because addresses are at most 107 bytes long."""
+        self._serial += 1
+        return f"{self._run_root}/work/{self._serial}.sock"
 
     def exec_words(self, name: str, process: dict[str, Any]) -> list[str]:
         file = f"{self._run_root}/work/{name}.json"
@@ -124,7 +134,9 @@ class Crun:
             argv.append(f"--console-socket={place}.tty")
             job.theirs = [os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC) for _ in range(3)]
         argv.append(task.container)
-        actions = [(os.POSIX_SPAWN_DUP2, descriptor, number) for number, descriptor in enumerate(job.theirs)]
+        # none is overwritten before it is copied: the loop and the port took the lowest numbers long ago
+        descriptors = enumerate((*job.theirs, *job.passed))
+        actions = [(os.POSIX_SPAWN_DUP2, descriptor, number) for number, descriptor in descriptors]
         if self._identity is None:
             status = os.stat(self._program)  # noqa: PTH116
             self._identity = (status.st_dev, status.st_ino)
@@ -132,9 +144,7 @@ class Crun:
         job.pid = os.posix_spawn(
             self._program, argv, _ENVIRONMENT, file_actions=actions, setsid=True, setsigmask=(), setsigdef=_DEFAULTS
         )
-        for descriptor in job.theirs:
-            os.close(descriptor)
-        job.theirs = []
+        job.close_theirs()
 
     def collect(self, job: Job) -> tuple[str, int]:
         """(crun's complaints, the process that it made or 0); its files are removed."""

@@ -11,55 +11,22 @@ import errno
 import os
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from silo.guest.calls import Call
 from silo.guest.crun import Crun, Job
 from silo.guest.failures import Refused, are_last_words, start_failure
 from silo.guest.loop import Loop
-from silo.guest.streams import Input, Output, Streams
+from silo.guest.streams import Streams
+from silo.guest.task import Task
+
+if TYPE_CHECKING:
+    from silo.guest.launching import Launcher
 
 _MAXIMUM_TASKS = 1024
 _UNCLAIMED_LIMIT = 1024
 _SETTLE_S = 30.0
 _LAST_WORDS_BYTES = 4096
-
-
-class Task:
-    def __init__(self, name: str, container: str, process: dict[str, Any]) -> None:
-        self.name = name
-        self.container = container
-        """The container's task that this one belongs to; its own name for the main program."""
-        self.tty = bool(process.get("terminal"))
-        self.process = process
-        self.state = "starting"
-        self.pid = 0
-        self.cgroup = ""
-        self.exit: dict[str, Any] | None = None
-        self.input: Input | None = None
-        self.outputs: list[Output] = []
-        self.terminal = -1
-        self.job: Job | None = None
-        """While it is not known whether the kernel took the program."""
-
-    @property
-    def is_container(self) -> bool:
-        return self.name == self.container
-
-    def streams(self) -> list[Output | Input]:
-        return [*self.outputs, *([self.input] if self.input else [])]
-
-    def describe(self) -> dict[str, Any]:
-        return {
-            "task": self.name,
-            "container": self.container,
-            "state": self.state,
-            "pid": self.pid,
-            "tty": self.tty,
-            "exit": self.exit,
-            "input": self.input.describe() if self.input else None,
-            "outputs": [output.describe() for output in self.outputs],
-        }
 
 
 class Tasks:
@@ -85,21 +52,91 @@ class Tasks:
 
     # --- starting
 
-    def run(self, call: Call, name: str, config: dict[str, Any], streams: dict[str, int]) -> None:
+    def run(self, call: Call, name: str, config: dict[str, Any], streams: dict[str, int], *, launcher: bool) -> None:
         """The container: an OCI configuration whose root is mounted already."""
         task = Task(self._new_name(name), name, config["process"])
         path = str(config.get("linux", {}).get("cgroupsPath", "")).strip("/")
         task.cgroup = f"/sys/fs/cgroup/{path}" if path else ""
         bundle = self._crun.write_bundle(name, config)
-        self._start(call, task, self._crun.run_words(bundle), streams)
+        job = Job(call, task)
+        if launcher:
+            from silo.guest.launching import Launcher
+
+            task.launcher = Launcher(self._loop, self._crun.socket_path())
+            job.passed = task.launcher.passed
+        words = self._crun.run_words(bundle, len(job.passed))
+        self._start(job, streams, lambda: self._spawn(job, words))
 
     def execute(self, call: Call, name: str, container: str, process: dict[str, Any], streams: dict[str, int]) -> None:
-        owner = self.get(container)
+        owner = self._running_container(container)
+        job = Job(call, Task(self._new_name(name), container, process))
+        job.task.cgroup = owner.cgroup
+        words = self._crun.exec_words(name, process)
+        self._start(job, streams, lambda: self._spawn(job, words))
+
+    def ask(self, call: Call, container: str, message: bytes) -> None:
+        """A launcher's request that has one answer, or none before the container ends."""
+        launcher = self._launcher_of(container)
+
+        def answered(answer: bytes) -> bool:
+            call.reply({"answer": answer.hex()})
+            return False
+
+        launcher.ask(message, [], answered)
+
+    def launch(self, call: Call, params: dict[str, Any], message: bytes) -> None:
+        """A further program of a Windows container, on streams of its own."""
+        container, tty = str(params["container"]), bool(params.get("tty"))
+        launcher = self._launcher_of(container)
+        user = self.get(container).process["user"]
+        job = Job(call, Task(self._new_name(params["task"]), container, {"terminal": tty, "user": user}))
+        task = job.task
+
+        def begin() -> None:
+            if tty:
+                terminal, its = os.openpty()
+                job.theirs = [its]
+                self._attach_terminal(task, terminal)
+                if params.get("rows"):
+                    self._crun.set_size(terminal, int(params["rows"]), int(params["columns"]))
+            launcher.ask(message, job.theirs, lambda answer: self._launched(job, answer))
+            job.close_theirs()
+
+        self._start(job, params.get("streams", {}), begin)
+
+    def _running_container(self, name: object) -> Task:
+        owner = self.get(name)
         if not owner.is_container or owner.state != "running":
-            raise Refused("not_running", f"container {container} is not running")
-        task = Task(self._new_name(name), container, process)
-        task.cgroup = owner.cgroup
-        self._start(call, task, self._crun.exec_words(name, process), streams)
+            raise Refused("not_running", f"container {name} is not running")
+        return owner
+
+    def _launcher_of(self, container: object) -> Launcher:
+        launcher = self._running_container(container).launcher
+        if launcher is None:
+            raise Refused("invalid", f"container {container} has no launcher")
+        return launcher
+
+    def _launched(self, job: Job, answer: bytes) -> bool:
+        """What the launcher says of a program: that it has started or why not, then its end. True: more is to come."""
+        from silo.guest.launching import exit_code, started_pid
+
+        task = job.task
+        if task.state == "starting":
+            task.windows_pid = started_pid(answer)
+            if not task.windows_pid:
+                self._drop_streams(task)
+                del self._tasks[task.name]
+                job.call.reply({"answer": answer.hex()})
+                return False
+            task.state = "running"
+            job.call.reply({"answer": answer.hex()})
+            for output in task.outputs:
+                output.held = False
+            return True
+        code = exit_code(answer)
+        # its launcher ended before it, so it was killed
+        self._finish(task, 137 if code is None else code)
+        return False
 
     def _new_name(self, name: str) -> str:
         if not name.isascii() or not name.replace("-", "").replace("_", "").isalnum() or len(name) > 128:
@@ -110,30 +147,40 @@ class Tasks:
             raise Refused("limit", "too many tasks: release those that ended")
         return name
 
-    def _start(self, call: Call, task: Task, words: list[str], wanted: dict[str, int]) -> None:
+    def _start(self, job: Job, wanted: dict[str, int], begin: Callable[[], None]) -> None:
+        """Make the task's streams, then `begin`; all is undone when that fails."""
+        task = job.task
+        try:
+            self._open_streams(job, wanted)
+            begin()
+        except BaseException:
+            self._drop_streams(task)
+            job.close()
+            if task.launcher is not None:
+                task.launcher.close()
+            raise
+        self._tasks[task.name] = task
+
+    def _open_streams(self, job: Job, wanted: dict[str, int]) -> None:
+        task = job.task
         roles = ("stdin", "stdout") if task.tty else ("stdin", "stdout", "stderr")
         if not set(wanted) <= set(roles):
             raise Refused("invalid", f"the streams are {', '.join(roles)}")
         self._streams.check_free(*wanted.values())
-        job = Job(call, task)
-        try:
-            if "stdin" in wanted:
-                task.input = self._streams.add_input(wanted["stdin"], terminal=task.tty)
-            ends = {} if task.tty else job.make_pipes(frozenset(wanted), int(task.process["user"]["uid"]))
-            for role in ("stdout", "stderr"):
-                if role in wanted:
-                    output = self._streams.add_output(wanted[role])
-                    task.outputs.append(output)
-                    if role in ends:
-                        output.attach(ends[role])
-            if task.input and "stdin" in ends:
-                task.input.attach(ends["stdin"])
-            self._crun.spawn(job, words)
-        except BaseException:
-            self._drop_streams(task)
-            job.close()
-            raise
-        self._tasks[task.name] = task
+        if "stdin" in wanted:
+            task.input = self._streams.add_input(wanted["stdin"], terminal=task.tty)
+        ends = {} if task.tty else job.make_pipes(frozenset(wanted), int(task.process["user"]["uid"]))
+        for role in ("stdout", "stderr"):
+            if role in wanted:
+                output = self._streams.add_output(wanted[role])
+                task.outputs.append(output)
+                if role in ends:
+                    output.attach(ends[role])
+        if task.input and "stdin" in ends:
+            task.input.attach(ends["stdin"])
+
+    def _spawn(self, job: Job, words: list[str]) -> None:
+        self._crun.spawn(job, words)
         self._jobs[job.pid] = job
 
     def _drop_streams(self, task: Task) -> None:
@@ -225,36 +272,40 @@ class Tasks:
                 self._fail(job, start_failure(words.decode(errors="replace")))
                 return
         self._running(job)
-        self._finish(task, status)
+        self._finish_status(task, status)
 
     def _fail(self, job: Job, failure: Refused) -> None:
         task = job.task
         self._drop_streams(task)
         self._tasks.pop(task.name, None)
         if task.is_container:
-            self._crun.forget(task.name, task.cgroup)
+            self._forget_container(task)
         job.call.fail(failure)
 
     def _ended(self, task: Task, status: int) -> None:
         if task.job is not None:
             self._settled_by_end(task.job, status)
         else:
-            self._finish(task, status)
+            self._finish_status(task, status)
 
-    def _finish(self, task: Task, status: int) -> None:
+    def _finish_status(self, task: Task, status: int) -> None:
         code = os.waitstatus_to_exitcode(status)
+        code = 128 - code if code < 0 else code
+        self._finish(task, code if task.launcher is None else task.launcher.take_exit_code(code))
+
+    def _finish(self, task: Task, code: int) -> None:
         ends = {}
         for output in task.outputs:
             output.drain()
             ends[str(output.number)] = output.expected_end()
         task.exit = {
-            "code": 128 - code if code < 0 else code,
+            "code": code,
             "oom": self._crun.was_out_of_memory(task.cgroup),
             "at_ns": time.time_ns(),
             "ends": ends,
         }
         task.state = "exited"
-        task.pid = 0
+        task.pid = task.windows_pid = 0
         self.on_exit(task)
 
     # --- afterwards
@@ -267,10 +318,17 @@ class Tasks:
         del self._tasks[name]
         self._drop_streams(task)
         if task.is_container:
-            self._crun.forget(name, task.cgroup)
+            self._forget_container(task)
+
+    def _forget_container(self, task: Task) -> None:
+        self._crun.forget(task.name, task.cgroup)
+        if task.launcher is not None:
+            task.launcher.close()
 
     def signal(self, name: str, number: int, everyone: bool) -> None:
         task = self.get(name)
+        if task.windows_pid and not everyone:
+            raise Refused("invalid", f"task {name} is its launcher's to signal")
         if everyone and task.cgroup and os.path.isdir(task.cgroup):  # noqa: PTH112 - pathlib is not imported here
             self._crun.signal_all(task.cgroup, number)
             return

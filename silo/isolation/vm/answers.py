@@ -22,6 +22,7 @@ from silo.errors import (
     Unavailable,
     Unsupported,
 )
+from silo.isolation.launcher_messages import MAXIMUM_MESSAGE_BYTES
 from silo.model.guest_frames import MAXIMUM_STREAM, ProtocolError
 from silo.model.runtime import Statistics
 
@@ -90,6 +91,18 @@ class Greeting(msgspec.Struct, frozen=True, kw_only=True):
 
 class Started(msgspec.Struct, frozen=True, kw_only=True):
     pid: Pid
+
+
+class Relayed(msgspec.Struct, frozen=True, kw_only=True):
+    """A message of a Windows container's launcher, in hexadecimal; "": it went away without one."""
+
+    answer: Annotated[str, Meta(max_length=2 * MAXIMUM_MESSAGE_BYTES, pattern="^(?:[0-9a-f]{2})*$")]
+
+
+class Owned(msgspec.Struct, frozen=True, kw_only=True):
+    """`given` False: it was owned already."""
+
+    given: bool
 
 
 class GuestProcess(msgspec.Struct, frozen=True, kw_only=True):

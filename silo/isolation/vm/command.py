@@ -14,11 +14,19 @@ from silo.isolation.vm.jail import QEMU
 from silo.model.guest_frames import PORT_NAME
 
 _MACHINE = "q35,graphics=off,smbus=off,sata=off,hpet=off,vmport=off,usb=off,memory-backend=ram"
+# With SMAP, every process of Wine's dies under TCG 7.2 (the guest's kernel complains "exited with irqs disabled").
+_EMULATED_PROCESSOR = "max,-smap"
 _SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
 
 
 HOT_PLUGS = 4
 """Empty places of a template that its clones fill: disks of a container's image and scratch, its folders, its network."""
+
+
+IMAGE, SCRATCH = "image", "scratch"
+"""Serials of a container's disks."""
+
+_SCRATCH_SET = 100
 
 
 def hot_plug_bus(number: int) -> str:
@@ -43,18 +51,24 @@ class Descriptors:
     """What the daemon has made and passes on.
 
     `monitor` and `agent` are listening sockets, which a daemon that comes again finds by their paths; `console` is connected, and
-    lost with the daemon; `memory` holds the guest's memory (-1: QEMU makes its own).
+    lost with the daemon; `memory` holds the guest's memory (-1: QEMU makes its own). `scratch` is the disk of a machine with
+    scratch, open twice: for reading, and for both.
     """
 
     monitor: int
     agent: int
     console: int
     memory: int = -1
+    scratch: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """A VM. Paths are the jail's. `root` is the guest's root image, mapped into it (virtio-pmem); its size a multiple of 2 MiB."""
+    """A VM. Paths are the jail's. `root` is the guest's root image, mapped into it (virtio-pmem); its size a multiple of 2 MiB.
+
+    `image` and `scratch` are disks from the beginning, for a template that saves a container which runs already; their serials
+    are IMAGE and SCRATCH. `image` is read-only, every clone has a scratch of its own.
+    """
 
     memory_bytes: int
     accelerator: Accelerator
@@ -64,6 +78,8 @@ class Machine:
     root: PurePosixPath | None = None
     root_bytes: int = 0
     processors: int = 1
+    image: PurePosixPath | None = None
+    scratch: bool = False
 
 
 def build_qemu(machine: Machine, descriptors: Descriptors, role: Role) -> tuple[str, ...]:
@@ -73,7 +89,7 @@ def build_qemu(machine: Machine, descriptors: Descriptors, role: Role) -> tuple[
     """
     words = [QEMU, "-nodefaults", "-no-user-config", "-display", "none", "-name", "silo,process=silo-vm"]
     words += ["-M", _MACHINE, "-accel", machine.accelerator.value]
-    words += ["-cpu", "host" if machine.accelerator is Accelerator.KVM else "max"]
+    words += ["-cpu", "host" if machine.accelerator is Accelerator.KVM else _EMULATED_PROCESSOR]
     words += ["-smp", str(machine.processors)]
     words += ["-m", _memory_words(machine)]
     words += ["-object", _memory(machine, descriptors, role)]
@@ -94,6 +110,7 @@ def build_qemu(machine: Machine, descriptors: Descriptors, role: Role) -> tuple[
     for number in range(HOT_PLUGS):
         words += ["-device", f"pcie-root-port,id={hot_plug_bus(number)},chassis={number + 1},slot={number + 1}"]
     words += _boot(machine)
+    words += _disks(machine, descriptors)
     words += ["-incoming", "defer"] if role is Role.CLONE else ["-S"]
     return tuple(words)
 
@@ -126,4 +143,18 @@ def _boot(machine: Machine) -> list[str]:
         backend = f"id=root,mem-path={machine.root},size={machine.root_bytes}"
         words += ["-object", f"memory-backend-file,{backend},share=on,readonly=on"]
         words += ["-device", "virtio-pmem-pci,memdev=root,id=pmem-root"]
+    return words
+
+
+def _disks(machine: Machine, descriptors: Descriptors) -> list[str]:
+    words: list[str] = []
+    if machine.image is not None:
+        words += ["-blockdev", f"raw,node-name={IMAGE},read-only=on,file.driver=file,file.filename={machine.image}"]
+        words += ["-device", f"virtio-blk-pci,drive={IMAGE},serial={IMAGE},id=disk-{IMAGE}"]
+    if machine.scratch:
+        for descriptor in descriptors.scratch or ():
+            words += ["-add-fd", f"fd={descriptor},set={_SCRATCH_SET}"]
+        backend = f"file.driver=file,file.filename=/dev/fdset/{_SCRATCH_SET}"
+        words += ["-blockdev", f"raw,node-name={SCRATCH},discard=unmap,{backend}"]
+        words += ["-device", f"virtio-blk-pci,drive={SCRATCH},serial={SCRATCH},id=disk-{SCRATCH}"]
     return words

@@ -130,20 +130,23 @@ async def start_machine(
     uid: int,
     files: Mapping[str, Path],
     memory: int = -1,
+    scratch: Path | None = None,
     on_event: EventListener | None = None,
 ) -> VirtualMachine:
-    """Start QEMU in `directory`, which exists, and speak to its monitor.
+    """Start QEMU in `directory`, which exists, and speak to its monitor. `scratch` is the disk of a machine with one.
 
     A template or a cold machine waits for `cont`, a clone for its state. Raises ToolMissing, HostError with QEMU's own
     complaint, Unavailable; nothing runs then.
     """
-    with contextlib.ExitStack() as made:
+    with contextlib.ExitStack() as made, contextlib.ExitStack() as lent:
         monitor, agent = (made.enter_context(_listen(directory, name)) for name in ("monitor.sock", "agent.sock"))
         console, console_end = (made.enter_context(end) for end in socket.socketpair())
-        descriptors = Descriptors(monitor.fileno(), agent.fileno(), console_end.fileno(), memory)
+        disk = _open_scratch(lent, scratch) if scratch is not None else None
+        descriptors = Descriptors(monitor.fileno(), agent.fileno(), console_end.fileno(), memory, disk)
         group = kvm_group() if machine.accelerator is Accelerator.KVM else None
         argv = build_jail(Jail(uid=uid, files=files, kvm_group=group), build_qemu(machine, descriptors, role))
-        passed = [monitor.fileno(), agent.fileno(), console_end.fileno(), *([memory] if memory >= 0 else [])]
+        passed = [monitor.fileno(), agent.fileno(), console_end.fileno(), *(disk or ())]
+        passed += [memory] if memory >= 0 else []
         log_path = directory / "qemu.log"
         # vfork and exec of a program: a few milliseconds, and not the loop's
         parent = await asyncio.to_thread(start_detached, argv, log_path=log_path, pass_fds=passed)
@@ -164,6 +167,15 @@ async def start_machine(
             raise
         made.pop_all()
     return VirtualMachine(directory, pid, client, Console(console))
+
+
+def _open_scratch(lent: contextlib.ExitStack, path: Path) -> tuple[int, int]:
+    """QEMU opens a disk for reading first, and takes of a set of descriptors the one whose mode is right."""
+    flags = (os.O_RDONLY, os.O_RDWR)
+    reading, both = (os.open(path, mode | os.O_NOFOLLOW | os.O_CLOEXEC) for mode in flags)
+    lent.callback(os.close, reading)
+    lent.callback(os.close, both)
+    return reading, both
 
 
 def _listen(directory: Path, name: str) -> socket.socket:

@@ -3,16 +3,40 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
 
-from silo.errors import SiloError, Unavailable
+import msgspec
+
+from silo.errors import GuestError, SiloError, Unavailable
+from silo.isolation.launcher_messages import (
+    FLAG_MAIN,
+    FLAG_NO_FLUSH,
+    Answer,
+    ConsoleEvent,
+    WindowsProcess,
+    decode_answer,
+    encode_configure,
+    encode_list,
+    encode_ping,
+    encode_resize,
+    encode_run,
+    encode_save,
+    encode_shutdown,
+    encode_signal,
+    expect_done,
+    expect_processes,
+    expect_started,
+    run_request,
+)
 from silo.isolation.vm.agent import AgentClient
 from silo.isolation.vm.agent_streams import GuestReader, GuestWriter
-from silo.isolation.vm.answers import Exit, Greeting, Nothing, PathStatus, Processes, Started, TaskState
-from silo.model.runtime import Statistics
+from silo.isolation.vm.answers import Exit, Greeting, Nothing, Owned, PathStatus, Processes, Relayed, Started, TaskState
+from silo.model.runtime import LaunchPlan, ScratchOwner, Statistics
 
 _START_TIMEOUT_S = 60.0
+_LAUNCH_TIMEOUT_S = 120.0
+_ANSWER_TIMEOUT_S = 30.0
 _ARCHIVE_TIMEOUT_S = 3600.0
 
 
@@ -64,18 +88,21 @@ class Guest:
             elif state.exit is not None:
                 program.end(state.exit)
 
-    async def run(self, name: str, config: Mapping[str, Any], *, stdin: bool) -> GuestProgram:
-        """The container of an OCI configuration. Raises ProcessStartFailed, InvalidRequest, GuestError, Unavailable."""
-        process = config["process"]
-        return await self._start("run", name, {"config": config}, process, (stdin, True, True))
+    async def run(self, name: str, config: Mapping[str, Any], *, stdin: bool, launcher: bool = False) -> GuestProgram:
+        """The container of an OCI configuration; with `launcher` a Windows one, which `start_main` gives its program to run.
+
+        Raises ProcessStartFailed, InvalidRequest, GuestError, Unavailable.
+        """
+        params = {"config": config, "launcher": launcher}
+        return await self._start_process("run", name, params, config["process"], (stdin, True, True))
 
     async def execute(
         self, name: str, container: str, process: Mapping[str, Any], *, wanted: tuple[bool, bool, bool]
     ) -> GuestProgram:
         """`process` is the OCI object; `wanted`: stdin, stdout, stderr; the others are /dev/null. Raises as `run` does."""
-        return await self._start("exec", name, {"container": container, "process": process}, process, wanted)
+        return await self._start_process("exec", name, {"container": container, "process": process}, process, wanted)
 
-    async def _start(
+    async def _start_process(
         self,
         request: str,
         name: str,
@@ -83,9 +110,27 @@ class Guest:
         process: Mapping[str, Any],
         wanted: tuple[bool, bool, bool],
     ) -> GuestProgram:
+        async def started(number: int) -> int:
+            word = str((process.get("args") or ("",))[0])
+            answer = await self.client.finish(number, request, Started, timeout_s=_START_TIMEOUT_S, program=word)
+            return answer.pid
+
+        return await self._start(request, name, params, wanted, started, tty=bool(process.get("terminal")))
+
+    async def _start(
+        self,
+        request: str,
+        name: str,
+        params: dict[str, Any],
+        wanted: tuple[bool, bool, bool],
+        started: Callable[[int], Awaitable[int]],
+        *,
+        tty: bool,
+    ) -> GuestProgram:
+        """`started` awaits the reply to the request of that number and answers the program's pid."""
         program = GuestProgram(name)
         roles = [role for role, is_wanted in zip(("stdin", "stdout", "stderr"), wanted, strict=True) if is_wanted]
-        if process.get("terminal") and "stderr" in roles:
+        if tty and "stderr" in roles:
             roles.remove("stderr")
         streams = {role: self.client.new_stream() for role in roles}
         number = self.client.begin(request, {**params, "task": name, "streams": streams})
@@ -96,15 +141,11 @@ class Guest:
                 # its credit follows the request: no second exchange before the first output
                 setattr(program, role, self.client.open_reader(stream))
         self._programs[name] = program
-        words = process.get("args") or ("",)
         try:
-            started = await self.client.finish(
-                number, request, Started, timeout_s=_START_TIMEOUT_S, program=str(words[0])
-            )
+            program.pid = await started(number)
         except BaseException:
             self._forget(program)
             raise
-        program.pid = started.pid
         return program
 
     def adopt(self, state: TaskState, offsets: tuple[int, int] = (0, 0)) -> GuestProgram:
@@ -145,6 +186,73 @@ class Guest:
 
     async def processes(self, task: str) -> Processes:
         return await self.client.request("processes", {"task": task}, answer=Processes)
+
+    async def own(self, root: str, owner: ScratchOwner) -> bool:
+        """Beneath the directory `root` of the guest, before a container runs there; False: it is so already."""
+        order = {"root": root, **msgspec.to_builtins(owner)}
+        return (await self.client.request("own", order, answer=Owned)).given
+
+    # --- Windows containers, whose launcher the agent passes messages to
+
+    async def ask(self, container: str, message: bytes, *, timeout_s: float = _ANSWER_TIMEOUT_S) -> Answer:
+        """One message to the launcher and its answer. Raises GuestError, Conflict (nothing runs), Unavailable."""
+        params = {"container": container, "message": message.hex()}
+        return _decode(await self.client.request("ask", params, answer=Relayed, timeout_s=timeout_s))
+
+    async def start_main(self, container: str, launch: LaunchPlan, *, no_flush: bool = False) -> int:
+        """The container's main program, on the streams of `run`: its end is the container's. Answers its Windows process id.
+
+        `no_flush`: the registry need not be written at its end. Waits until the launcher is ready.
+        Raises ProcessStartFailed, InvalidRequest, GuestError, Unavailable.
+        """
+        flags = FLAG_MAIN | (FLAG_NO_FLUSH if no_flush else 0)
+        message = encode_run(run_request(launch, flags))
+        return expect_started(await self.ask(container, message, timeout_s=_LAUNCH_TIMEOUT_S))
+
+    async def launch(
+        self, name: str, container: str, launch: LaunchPlan, *, wanted: tuple[bool, bool, bool]
+    ) -> GuestProgram:
+        """A further program, as the task `name`; its `pid` is Windows'. `wanted` and errors are those of `execute`."""
+        rows, columns = launch.console_size or (0, 0)
+        params = {"container": container, "message": encode_run(run_request(launch)).hex(), "tty": launch.tty}
+        params |= {"rows": rows, "columns": columns}
+
+        async def started(number: int) -> int:
+            return expect_started(
+                _decode(await self.client.finish(number, "launch", Relayed, timeout_s=_LAUNCH_TIMEOUT_S))
+            )
+
+        return await self._start("launch", name, params, wanted, started, tty=launch.tty)
+
+    async def send_event(self, container: str, event: ConsoleEvent, *, pid: int = 0) -> None:
+        """To the program that was launched as `pid`, 0 being the main one (see `console_event`). Raises GuestError."""
+        expect_done(await self.ask(container, encode_signal(event, pid)), "deliver the signal")
+
+    async def resize_console(self, task: str, container: str, rows: int, columns: int, *, pid: int = 0) -> None:
+        """Of a Windows program with a terminal: its pseudo terminal, and what Windows knows of it."""
+        await self.resize(task, rows, columns)
+        expect_done(await self.ask(container, encode_resize(columns, rows, pid)), "resize the terminal")
+
+    async def until_ready(self, container: str) -> None:
+        """The launcher can start programs. Raises GuestError, Unavailable."""
+        expect_done(await self.ask(container, encode_ping(), timeout_s=_LAUNCH_TIMEOUT_S), "become ready")
+
+    async def configure(self, container: str, computer_name: str) -> None:
+        expect_done(await self.ask(container, encode_configure(computer_name)), "take its computer name")
+
+    async def save(self, container: str) -> None:
+        """The registry's files hold all that was written to it, in the container's root (not yet on its disk: `sync`)."""
+        expect_done(await self.ask(container, encode_save()), "save its registry")
+
+    async def windows_processes(self, container: str) -> tuple[WindowsProcess, ...]:
+        return expect_processes(await self.ask(container, encode_list()))
+
+    async def shut_down(self, container: str, code: int) -> None:
+        """The container ends with `code`, its registry written; its end is told as always."""
+        params = {"container": container, "message": encode_shutdown(code).hex()}
+        await self.client.request("ask", params, answer=Relayed)
+
+    # --- files
 
     async def stat(self, place: Mapping[str, str], path: str) -> PathStatus:
         """`place` is {"task": name} (a running container's root) or {"root": directory in the guest}."""
@@ -188,6 +296,12 @@ class Guest:
                 writer.close()
                 done.cancel()
             self.client.forget_streams(stream)
+
+
+def _decode(untrusted: Relayed) -> Answer:
+    if not untrusted.answer:
+        raise GuestError("the container's launcher went away")
+    return decode_answer(bytes.fromhex(untrusted.answer))
 
 
 async def _write_unless_done(writer: GuestWriter, piece: bytes, done: asyncio.Future[Nothing]) -> None:

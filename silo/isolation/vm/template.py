@@ -41,6 +41,8 @@ class Template:
     files: Mapping[str, Path]
     memory: int
     state: int
+    scratch: Path | None = None
+    """The disk of a machine with scratch as it was when the state was saved: a clone gets a copy of it (`copy_disk`)."""
     _closed: bool = field(default=False, init=False)
 
     @property
@@ -56,16 +58,27 @@ class Template:
 
 
 async def make_template(
-    directory: Path, machine: Machine, *, uid: int, files: Mapping[str, Path], warm: Warm, limit_s: float
+    directory: Path,
+    machine: Machine,
+    *,
+    uid: int,
+    files: Mapping[str, Path],
+    warm: Warm,
+    limit_s: float,
+    scratch: Path | None = None,
 ) -> Template:
     """Boot `machine` in `directory`, let it get warm within `limit_s` seconds, save it. Nothing runs afterwards.
+
+    `scratch` is the disk of a machine with one; it belongs to the template from then on.
 
     Raises GuestError with the console's last lines when the guest does not get ready, HostError, Unavailable.
     """
     async with contextlib.AsyncExitStack() as undo:
         memory = create_memory(machine.memory_bytes)
         undo.callback(os.close, memory)
-        running = await start_machine(directory, machine, Role.TEMPLATE, uid=uid, files=files, memory=memory)
+        running = await start_machine(
+            directory, machine, Role.TEMPLATE, uid=uid, files=files, memory=memory, scratch=scratch
+        )
         undo.push_async_callback(running.end)
         await running.monitor.execute("cont")
         try:
@@ -84,7 +97,7 @@ async def make_template(
         for descriptor in (memory, state):
             await _seal(descriptor)
         undo.pop_all()
-    return Template(machine, dict(files), memory, state)
+    return Template(machine, dict(files), memory, state, scratch)
 
 
 async def _seal(descriptor: int) -> None:
@@ -118,9 +131,17 @@ async def _save(monitor: QmpClient) -> int:
 
 
 async def start_clone(
-    template: Template, directory: Path, *, uid: int, on_event: EventListener | None = None
+    template: Template,
+    directory: Path,
+    *,
+    uid: int,
+    scratch: Path | None = None,
+    on_event: EventListener | None = None,
 ) -> VirtualMachine:
-    """A running copy of the template in `directory`. Raises HostError, Unavailable; nothing runs then."""
+    """A running copy of the template in `directory`. `scratch` is a copy of the template's disk, if it has one, for this clone.
+
+    Raises HostError, Unavailable; nothing runs then.
+    """
     clone = await start_machine(
         directory,
         template.machine,
@@ -128,6 +149,7 @@ async def start_clone(
         uid=uid,
         files=template.files,
         memory=template.memory,
+        scratch=scratch,
         on_event=on_event,
     )
     try:
