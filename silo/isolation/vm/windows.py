@@ -41,8 +41,8 @@ _DISK_PATIENCE_S = 20.0
 _DISK_PAUSE_S = 0.005
 _SEED_BYTES = 64
 _MAXIMUM_NAME = 15
-# What has run once costs a clone less: its pages are there, and the service that is begun after the first program is up.
-_FIRST_PROGRAM = LaunchPlan(command_line="C:\\windows\\system32\\cmd.exe /c exit 0", directory="C:\\")
+# What has run once costs a clone less: its pages are there, the console's process runs, and the service that is begun after the
+_FIRST_PROGRAM = LaunchPlan(command_line="C:\\windows\\system32\\cmd.exe /c ver", directory="C:\\")
 
 Mount = Mapping[str, Any]
 

@@ -30,7 +30,7 @@ from silo.isolation.vm.windows import (
     reseed,
     warm_silo,
 )
-from silo.model.runtime import LaunchPlan
+from silo.model.runtime import LaunchPlan, ScratchOwner
 from silo.windows.base.environment import DRIVE_C, UNIX_ENVIRONMENT
 from silo.windows.personality import START
 from tests.system.vm.clones import BOOT_LIMIT_S, FIRST_UID, Session
@@ -63,7 +63,7 @@ def make_scratch(path: Path) -> Path:
     return path
 
 
-def build_order(*, tty: bool = False) -> SiloOrder:
+def build_order(*, tty: bool = False, owner: ScratchOwner | None = None) -> SiloOrder:
     mounts = [
         {"destination": "/proc", "type": "proc", "source": "proc"},
         {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["mode=755"]},
@@ -73,7 +73,7 @@ def build_order(*, tty: bool = False) -> SiloOrder:
     ]
     process = {
         "terminal": tty,
-        "user": {"uid": 0, "gid": 0},
+        "user": {"uid": owner.uid, "gid": owner.gid} if owner else {"uid": 0, "gid": 0},
         "args": [START],
         "env": [f"{name}={value}" for name, value in UNIX_ENVIRONMENT.items()],
         "cwd": DRIVE_C,
@@ -89,7 +89,8 @@ def build_order(*, tty: bool = False) -> SiloOrder:
             "cgroupsPath": "/container",
         },
     }
-    return SiloOrder(config=config, mounts=build_root_mounts(), files={HOSTS: "127.0.0.1 localhost\n"})
+    files = {HOSTS: "127.0.0.1 localhost\n"}
+    return SiloOrder(config=config, mounts=build_root_mounts(), files=files, owner=owner)
 
 
 def launch(*words: str, **fields: Any) -> LaunchPlan:
@@ -101,6 +102,8 @@ def launch(*words: str, **fields: Any) -> LaunchPlan:
 class WindowsSession(Session):
     """A clone with a silo in it."""
 
+    warm = False
+
     async def plug(self, image: Path, scratch: Path) -> None:
         for place, (path, serial) in enumerate(((image, IMAGE), (scratch, SCRATCH))):
             descriptor = open_disk(path, read_only=serial == IMAGE)
@@ -109,12 +112,13 @@ class WindowsSession(Session):
             finally:
                 os.close(descriptor)
 
-    async def begin(self, *, tty: bool = False, stdin: bool = False) -> None:
+    async def begin(self, *, stdin: bool = False, **order: Any) -> None:
         """Cold, on disks that are there."""
         await reseed(self.guest, hostname="cold")
-        self.main = await begin_silo(self.guest, SILO, build_order(tty=tty), stdin=stdin)
+        self.main = await begin_silo(self.guest, SILO, build_order(**order), stdin=stdin)
 
     async def dress(self, **fields: Any) -> None:
+        self.warm = True
         self.main = await dress_silo(self.guest, self.greeting, Dress(**{"hostname": "warm", **fields}))
 
     async def connect(self) -> Any:
