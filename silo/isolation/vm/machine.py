@@ -19,6 +19,7 @@ from pathlib import Path
 from silo.errors import HostError, SiloError, Unavailable
 from silo.host import namespaces
 from silo.host.run import start_detached
+from silo.isolation.slots import RANGE_SIZE
 from silo.isolation.vm.accelerator import kvm_group
 from silo.isolation.vm.command import Accelerator, Descriptors, Machine, Role, build_qemu
 from silo.isolation.vm.jail import Jail, build_jail
@@ -130,9 +131,11 @@ async def start_machine(
     uid: int,
     files: Mapping[str, Path],
     memory: int = -1,
+    scratch: int = -1,
+    user_namespace: int = -1,
     on_event: EventListener | None = None,
 ) -> VirtualMachine:
-    """Start QEMU in `directory`, which exists, and speak to its monitor.
+    """Start QEMU in `directory`, which exists, and speak to its monitor. `uid`, `files` and `user_namespace` are the jail's.
 
     A template or a cold machine waits for `cont`, a clone for its state. Raises ToolMissing, HostError with QEMU's own
     complaint, Unavailable; nothing runs then.
@@ -140,10 +143,13 @@ async def start_machine(
     with contextlib.ExitStack() as made:
         monitor, agent = (made.enter_context(_listen(directory, name)) for name in ("monitor.sock", "agent.sock"))
         console, console_end = (made.enter_context(end) for end in socket.socketpair())
-        descriptors = Descriptors(monitor.fileno(), agent.fileno(), console_end.fileno(), memory)
+        descriptors = Descriptors(monitor.fileno(), agent.fileno(), console_end.fileno(), memory, scratch)
         group = kvm_group() if machine.accelerator is Accelerator.KVM else None
-        argv = build_jail(Jail(uid=uid, files=files, kvm_group=group), build_qemu(machine, descriptors, role))
-        passed = [monitor.fileno(), agent.fileno(), console_end.fileno(), *([memory] if memory >= 0 else [])]
+        if group is not None and user_namespace >= 0:
+            group = RANGE_SIZE
+        jail = Jail(uid=uid, files=files, kvm_group=group, user_namespace=user_namespace)
+        argv = build_jail(jail, build_qemu(machine, descriptors, role))
+        passed = [*descriptors.passed(), *([user_namespace] if user_namespace >= 0 else [])]
         log_path = directory / "qemu.log"
         # vfork and exec of a program: a few milliseconds, and not the loop's
         parent = await asyncio.to_thread(start_detached, argv, log_path=log_path, pass_fds=passed)

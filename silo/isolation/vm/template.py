@@ -56,7 +56,15 @@ class Template:
 
 
 async def make_template(
-    directory: Path, machine: Machine, *, uid: int, files: Mapping[str, Path], warm: Warm, limit_s: float
+    directory: Path,
+    machine: Machine,
+    *,
+    uid: int,
+    files: Mapping[str, Path],
+    warm: Warm,
+    limit_s: float,
+    scratch: int = -1,
+    user_namespace: int = -1,
 ) -> Template:
     """Boot `machine` in `directory`, let it get warm within `limit_s` seconds, save it. Nothing runs afterwards.
 
@@ -65,7 +73,16 @@ async def make_template(
     async with contextlib.AsyncExitStack() as undo:
         memory = create_memory(machine.memory_bytes)
         undo.callback(os.close, memory)
-        running = await start_machine(directory, machine, Role.TEMPLATE, uid=uid, files=files, memory=memory)
+        running = await start_machine(
+            directory,
+            machine,
+            Role.TEMPLATE,
+            uid=uid,
+            files=files,
+            memory=memory,
+            scratch=scratch,
+            user_namespace=user_namespace,
+        )
         undo.push_async_callback(running.end)
         await running.monitor.execute("cont")
         try:
@@ -118,16 +135,28 @@ async def _save(monitor: QmpClient) -> int:
 
 
 async def start_clone(
-    template: Template, directory: Path, *, uid: int, on_event: EventListener | None = None
+    template: Template,
+    directory: Path,
+    *,
+    uid: int,
+    user_namespace: int = -1,
+    scratch: int = -1,
+    files: Mapping[str, Path] | None = None,
+    on_event: EventListener | None = None,
 ) -> VirtualMachine:
-    """A running copy of the template in `directory`. Raises HostError, Unavailable; nothing runs then."""
+    """A running copy of the template in `directory`; `files` take the places of the template's.
+
+    Raises HostError, Unavailable; nothing runs then.
+    """
     clone = await start_machine(
         directory,
         template.machine,
         Role.CLONE,
         uid=uid,
-        files=template.files,
+        files={**template.files, **(files or {})},
         memory=template.memory,
+        scratch=scratch,
+        user_namespace=user_namespace,
         on_event=on_event,
     )
     try:
