@@ -117,11 +117,15 @@ class Started(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ExitRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """How a container ended; `exit_code` has 32 bits for Windows; `finished_at` RFC 3339. The keeper writes it as exit.json."""
+    """How a container ended; `exit_code` has 32 bits for Windows; `finished_at` RFC 3339. The keeper writes it as exit.json.
+
+    `error`: what happened if it was not its program that ended (its virtual machine panicked).
+    """
 
     exit_code: int
     finished_at: str
     oom_killed: bool = False
+    error: str = ""
 
 
 class RuntimeState(msgspec.Struct, frozen=True, kw_only=True):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Sequence
+from pathlib import Path
 
 from silo.errors import HostError
 from silo.host import mounts, namespaces
@@ -39,7 +40,7 @@ def attach_folders(pid: int, planned: Sequence[PlannedMount], user_namespace: in
             for number, (tree, is_directory) in enumerate(trees):
                 place = f"{FOLDERS}/{number}"
                 if is_directory:
-                    os.mkdir(place, 0o755)
+                    Path(place).mkdir(0o755)
                 else:
                     os.close(os.open(place, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644))
                 mounts.attach(tree, place)

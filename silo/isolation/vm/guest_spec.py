@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from silo.host.cgroup_files import writes_v2
+from silo.host.cgroup_files import DEFAULT_DEVICE_RULES, writes_v2
 from silo.isolation.identity import Identity
 from silo.isolation.seccomp import SeccompInputs
 from silo.isolation.spec import Json, SpecInputs, StagedMount, build_spec
@@ -56,7 +56,7 @@ def build_guest_spec(plan: ContainerPlan, identity: Identity, seccomp: SeccompIn
         cgroup_path=CGROUP,
         init_source=INIT if plan.init else "",
         oom_score_adj=plan.resources.oom_score_adj or None,
-        device_rules=("a",) if plan.privileged else SpecInputs.device_rules,
+        device_rules=("a",) if plan.privileged else DEFAULT_DEVICE_RULES,
         **seccomp,
     )
     # kernel parameters are the guest's: the agent sets them

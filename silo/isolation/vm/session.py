@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import os
+import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any
@@ -36,6 +37,8 @@ class GuestSession:
     def __init__(self, vm: VirtualMachine, on_lost: Callable[[SiloError | None], None] = lambda _: None) -> None:
         self.vm = vm
         self.on_lost = on_lost
+        self.serial = secrets.token_hex(4)
+        """Tells this daemon's tasks from those of another one."""
         self.client = AgentClient(on_event=self._note, on_lost=lambda reason: self.on_lost(reason))
         self.guest = Guest(self.client)
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -65,6 +65,7 @@ async def make_template(
     limit_s: float,
     scratch: int = -1,
     user_namespace: int = -1,
+    entry_files: Sequence[str] = (),
 ) -> Template:
     """Boot `machine` in `directory`, let it get warm within `limit_s` seconds, save it. Nothing runs afterwards.
 
@@ -82,6 +83,7 @@ async def make_template(
             memory=memory,
             scratch=scratch,
             user_namespace=user_namespace,
+            entry_files=entry_files,
         )
         undo.push_async_callback(running.end)
         await running.monitor.execute("cont")
@@ -142,6 +144,7 @@ async def start_clone(
     user_namespace: int = -1,
     scratch: int = -1,
     files: Mapping[str, Path] | None = None,
+    entry_files: Sequence[str] = (),
     on_event: EventListener | None = None,
 ) -> VirtualMachine:
     """A running copy of the template in `directory`; `files` take the places of the template's.
@@ -157,6 +160,7 @@ async def start_clone(
         memory=template.memory,
         scratch=scratch,
         user_namespace=user_namespace,
+        entry_files=entry_files,
         on_event=on_event,
     )
     try:
