@@ -116,18 +116,13 @@ async def test_a_program_that_is_not_there(subject: Subject) -> None:
     assert subject.output(plan) == "" and subject.output(plan, stream=2) == ""
 
 
-async def test_a_file_that_is_no_program(subject: Subject, tmp_path: Path) -> None:
-    plan = subject.plan()
-    bad = plan.directory / "upper"
-    if plan.launch is None:
-        name = bad / "bad"
+async def test_a_file_that_is_no_program(subject: Subject) -> None:
+    if subject.plan().launch is None:
+        plan = subject.with_file("bad", b"this is not a program")
         plan = msgspec.structs.replace(plan, process=msgspec.structs.replace(plan.process, args=("/bad",)))
     else:
-        name = bad / "silo/prefix/drive_c/bad.exe"
-        name.parent.mkdir(parents=True)
+        plan = subject.with_file("silo/prefix/drive_c/bad.exe", b"this is not a program")
         plan = msgspec.structs.replace(plan, launch=LaunchPlan(command_line="C:\\bad.exe", directory="C:\\"))
-    name.write_text("this is not a program")
-    name.chmod(0o755)
     await subject.runtime.prepare(plan)
     try:
         with pytest.raises(ProcessStartFailed) as raised:
@@ -286,9 +281,7 @@ async def test_writes_stay_in_the_scratch(subject: Subject) -> None:
     plan = subject.plan("write", subject.guest_path("made"), "kept")
     async with subject.started(plan) as container_id:
         assert (await subject.end(container_id)).exit_code == 0
-        made = list((plan.directory / "upper").rglob("made"))
-        assert [path.read_text() for path in made] == ["kept"]
-        assert made[0].stat().st_uid == 0
+    assert await subject.read_scratch(plan, "made") == [("kept", 0)]
 
 
 async def test_the_scratch_survives_a_restart(subject: Subject) -> None:
