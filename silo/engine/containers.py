@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from silo.engine.parts import Parts
 from silo.engine.planning import hostname_of, write_special_files
 from silo.engine.roster import Live, Roster, WaitResult
 from silo.engine.states import ALIVE
-from silo.errors import Conflict, InvalidRequest, Unsupported
+from silo.errors import Conflict, InvalidRequest, NotFound, Unsupported
 from silo.model.container import ContainerConfig, ContainerRecord, Resources, RestartPolicy, Status
 from silo.model.image import Image
 from silo.model.log import STDERR, STDOUT
@@ -257,6 +258,7 @@ class Containers:
                 await self._connect_running(live, request)
             known = live.record.config.endpoints
             self._roster.replace(live, config=msgspec.structs.replace(live.record.config, endpoints=(*known, request)))
+            await self._tell_runtime(live)
         self._events.publish("network", "connect", network_id, {"container": live.id})
 
     async def _connect_running(self, live: Live, request: EndpointRequest) -> None:
@@ -286,9 +288,16 @@ class Containers:
             kept = tuple(known for known in config.endpoints if known.network != network_id)
             left = tuple(known for known in live.record.endpoints if known.network_id != network_id)
             self._roster.replace(live, config=msgspec.structs.replace(config, endpoints=kept), endpoints=left)
+            await self._tell_runtime(live)
         self._events.publish("network", "disconnect", network_id, {"container": live.id})
 
     # Within
+
+    async def _tell_runtime(self, live: Live) -> None:
+        """Interfaces or files of a running container have changed; one that ends just now has no use for them."""
+        if live.record.state.status in ALIVE:
+            with suppress(Conflict, NotFound):
+                await self._parts.runtime(live.record.isolation).update_network(live.id)
 
     def _alive(self, reference: str) -> Live:
         live = self._roster.resolve(reference)

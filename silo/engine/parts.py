@@ -22,6 +22,7 @@ class Parts:
     personalities: Mapping[PersonalityName, Personality]
     data_root: Path
     run_root: Path
+    default_isolation: Isolation = Isolation.PROCESS
 
     def runtime(self, isolation: Isolation) -> Runtime:
         """Raises Unsupported for a level that this host or build does not have."""

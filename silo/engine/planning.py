@@ -51,8 +51,10 @@ async def plan_container(parts: Parts, record: ContainerRecord, image: Image) ->
     personality = parts.personality(record.personality)
     directory = parts.storage.container_directory(record.id)
     rootfs = parts.storage.rootfs(record.id, image, read_only=config.read_only_root, volatile=config.auto_remove)
-    if (owner := personality.scratch_owner(config, image)) is not None:
+    owner = personality.scratch_owner(config, image)
+    if owner is not None and not parts.runtime(record.isolation).keeps_files:
         await parts.storage.own_scratch(rootfs, owner)
+        owner = None
     hostname = hostname_of(record)
     process, launch = personality.plan_main(config, image, hostname=hostname, container_id=record.id)
     mounts = [
@@ -70,6 +72,7 @@ async def plan_container(parts: Parts, record: ContainerRecord, image: Image) ->
         personality=record.personality,
         image_id=record.image_id,
         rootfs=rootfs,
+        scratch_owner=owner,
         process=process,
         launch=launch,
         directory=directory,

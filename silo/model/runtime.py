@@ -74,6 +74,8 @@ class ContainerPlan(msgspec.Struct, frozen=True, kw_only=True):
     personality: PersonalityName
     image_id: str
     rootfs: Rootfs
+    scratch_owner: ScratchOwner | None = None
+    """What is left to do to the root before the first start; for a runtime that keeps the files itself."""
     process: ProcessPlan
     launch: LaunchPlan | None = None
     directory: Path

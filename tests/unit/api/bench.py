@@ -23,7 +23,7 @@ from silo.engine.ports import ExecRequest, FileChange, ImageChange, Progress, Pu
 from silo.errors import Conflict, NotFound, ProcessStartFailed
 from silo.model.image import HistoryEntry, Image, ImageConfig
 from silo.model.network import Endpoint, NetworkConfig, NetworkStatistics
-from silo.model.platform import Platform
+from silo.model.platform import Isolation, Platform
 from silo.model.runtime import ExecStreams, ProcessPlan, ProcessTable, Started, Statistics
 from silo.model.vm_image import VmImage
 from tests.unit.engine.fakes import Bench, FakeImages, FakeNetworks, FakePersonality, FakeRuntime, FakeStorage
@@ -91,8 +91,8 @@ class PlayedExec:
 class PlayRuntime(FakeRuntime):
     """Containers whose main programs are played."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, isolation: Isolation = Isolation.PROCESS) -> None:
+        super().__init__(isolation)
         self.stdin: dict[str, int] = {}
         self.tasks: dict[str, asyncio.Task[None]] = {}
         self.sizes: list[tuple[int, int]] = []
@@ -375,10 +375,11 @@ class ApiBench(Bench):
         super().restart_daemon()
         parts = self.engine._parts
         self.runtime = PlayRuntime()
+        self.vm_runtime = PlayRuntime(Isolation.HYPERV)
         self.networks = PlayNetworks()
         self.images = PlayImages(self.image)
         changed = {
-            "runtimes": dict.fromkeys(parts.runtimes, self.runtime),
+            "runtimes": {runtime.isolation: runtime for runtime in (self.runtime, self.vm_runtime)},
             "networks": self.networks,
             "images": self.images,
             "personalities": dict.fromkeys(parts.personalities, PlayPersonality()),

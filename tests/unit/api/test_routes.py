@@ -73,7 +73,7 @@ def test_ping_version_info() -> None:
             assert "no-cache" in answer.headers["cache-control"]
         version = (await site.call("GET", "/version")).json()
         assert version["ApiVersion"] == "1.50" and version["MinAPIVersion"] == "1.24"
-        assert [part["Name"] for part in version["Components"]] == ["Engine", "fake"]
+        assert [part["Name"] for part in version["Components"]] == ["Engine", "fake", "fake-vm"]
         info = (await site.call("GET", "/info")).json()
         assert info["Images"] == 1 and ["network: firewall", "fake"] in info["DriverStatus"]
 
