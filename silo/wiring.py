@@ -116,6 +116,7 @@ async def build_daemon(settings: Settings) -> AsyncIterator[ApiServer]:
             },
             data_root=settings.data_root,
             run_root=settings.run_root,
+            default_isolation=Isolation(settings.default_isolation),
         )
         engine = Engine(
             parts,

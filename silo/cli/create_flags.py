@@ -54,7 +54,7 @@ CREATE_FLAGS = (
     ("ip", "", "string", "IPv4 address (e.g., 172.30.100.104)"),
     ("ip6", "", "string", "IPv6 address (e.g., 2001:db8::33)"),
     ("ipc", "", "string", "IPC mode to use"),
-    ("isolation", "", "string", "Isolation level (default, process, hyperv)"),
+    ("isolation", "", "string", "Isolation level (default, process, hyperv or vm)"),
     ("kernel-memory", "", "bytes", "Kernel memory limit"),
     ("label", "l", "list", "Set meta data on a container"),
     ("label-file", "", "list", "Read in a line delimited file of labels"),

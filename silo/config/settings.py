@@ -96,6 +96,11 @@ def _one_of(*words: str) -> Callable[[str], str]:
     return parse
 
 
+def _isolation(text: str) -> str:
+    """`vm` is another word for hyperv, as for `--isolation`."""
+    return _one_of("process", "hyperv", "vm")(text).replace("vm", "hyperv")
+
+
 def _words(text: str) -> tuple[str, ...]:
     return tuple(word for word in re.split(r"[,\s]+", text) if word)
 
@@ -105,7 +110,7 @@ ROWS = (
     Row("run_root", "/run/silo", _absolute, "sockets and mounts; the API socket is <run-root>/silo.sock"),
     Row("cache_root", "", str, "built base images and downloaded packages; <data-root>/cache unless given"),
     Row("group", "", str, "members of this group may use the socket (they become root by it); empty: root only"),
-    Row("default_isolation", "process", _one_of("process"), "isolation of containers that do not name one"),
+    Row("default_isolation", "process", _isolation, "isolation of containers that do not name one: process or hyperv"),
     Row("subnet", "172.29.0.0/16", _subnet, "addresses of the default network"),
     Row("bridge", "silo0", _device, "bridge device of the default network"),
     Row("linux_pool", "2", _count, "sandboxes for Linux containers prepared ahead; 0 is off"),

@@ -15,6 +15,7 @@ from silo.engine.clock import parse_time
 from silo.engine.creation import MINIMUM_MEMORY_BYTES, Created, Creator, check_restart
 from silo.engine.events import EventBus
 from silo.engine.filters import Filters, check_keys, labels_match, parse_moment_ns
+from silo.engine.levels import check_level
 from silo.engine.lifecycle import Lifecycle
 from silo.engine.limits import check_limits
 from silo.engine.logs import LogRecord, read_log
@@ -128,6 +129,7 @@ class Containers:
         }
         merged = msgspec.structs.replace(config.resources, **changes)
         check_limits(merged)
+        check_level(msgspec.structs.replace(config, resources=merged))
         if 0 < merged.memory_bytes < MINIMUM_MEMORY_BYTES:
             raise InvalidRequest("Minimum memory limit allowed is 6MB")
         if "nano_cpus" in changes and (merged.cpu_quota_us or merged.cpu_period_us):

@@ -11,6 +11,7 @@ import msgspec
 
 from silo.engine.clock import now
 from silo.engine.events import EventBus
+from silo.engine.levels import check_joined, check_level
 from silo.engine.limits import check_limits, check_sysctls
 from silo.engine.parts import Parts
 from silo.engine.planning import check_mount_targets, log_limit_bytes
@@ -55,6 +56,7 @@ class Creator:
         except NotFound as error:
             # Docker's client takes a 404 here for a missing image, and pulls.
             raise InvalidRequest(error.brief, details=error.details, hint=error.hint) from error
+        check_level(config)
         warnings = (*personality.check(config, image), *_log_warnings(config))
         _check_form(config)
         check_mount_targets(config, personality)
@@ -120,7 +122,9 @@ class Creator:
         return f"container:{self._target(mode)}" if mode.startswith("container:") else mode
 
     def _target(self, mode: str) -> str:
-        return self._roster.resolve(mode.partition(":")[2]).id
+        owner = self._roster.resolve(mode.partition(":")[2]).record
+        check_joined(owner)
+        return owner.id
 
     def _settle_endpoints(self, config: ContainerConfig, mode: str) -> tuple[EndpointRequest, ...]:
         """The mode's network first; the rest as given. `default` in requests means the mode's network."""

@@ -21,6 +21,7 @@ from silo.engine.volumes import Volumes
 from silo.errors import Unsupported
 from silo.model.container import ContainerRecord
 from silo.model.persistence import Documents
+from silo.model.platform import Isolation
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +52,11 @@ class Engine:
         self.system = System(parts, self._roster, self.events, daemon_id)
         self.base = Bases(base, vm_image, parts.images, self.events)
         self._login = login
+
+    @property
+    def default_isolation(self) -> Isolation:
+        """The level of containers that do not name one."""
+        return self._parts.default_isolation
 
     async def auth(self, username: str, password: str, server: str) -> str:
         """Try a registry login; answers its status sentence. Raises AccessDenied."""

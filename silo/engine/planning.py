@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from silo.engine.levels import check_sources
 from silo.engine.parts import Parts
 from silo.engine.ports import Personality
 from silo.errors import InvalidRequest
@@ -61,6 +62,7 @@ async def plan_container(parts: Parts, record: ContainerRecord, image: Image) ->
         await parts.storage.plan_mount(request, personality.map_path(request.target), fill_from=rootfs)
         for request in config.mounts
     ]
+    check_sources(record.isolation, mounts)
     special = write_special_files(record, directory, endpoints=(), resolver=None)
     taken = {mount.target for mount in mounts}
     mounts += [mount for mount in personality.plan_special_mounts(special) if mount.target not in taken]

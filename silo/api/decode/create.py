@@ -17,8 +17,6 @@ from silo.model.network import EndpointRequest
 from silo.model.platform import Isolation
 
 _ISOLATION = {
-    "": Isolation.PROCESS,
-    "default": Isolation.PROCESS,
     "process": Isolation.PROCESS,
     "hyperv": Isolation.HYPERV,
     "vm": Isolation.HYPERV,
@@ -26,7 +24,9 @@ _ISOLATION = {
 _SECOND_NS = 1_000_000_000
 
 
-def parse_create(untrusted_body: bytes, *, platform: str = "") -> ContainerConfig:
+def parse_create(
+    untrusted_body: bytes, *, platform: str = "", default_isolation: Isolation = Isolation.PROCESS
+) -> ContainerConfig:
     """Raises InvalidRequest (with the member's path) and Unsupported (naming the option as users write it)."""
     body = decode_struct(untrusted_body, CreateBody)
     host = body.HostConfig
@@ -76,7 +76,7 @@ def parse_create(untrusted_body: bytes, *, platform: str = "") -> ContainerConfi
         auto_remove=host.AutoRemove,
         read_only_root=host.ReadonlyRootfs,
         init=bool(host.Init),
-        isolation=parse_isolation(host.Isolation),
+        isolation=parse_isolation(host.Isolation, default_isolation),
         resources=parse_resources(host, shm_size_bytes=host.ShmSize, oom_score_adj=host.OomScoreAdj),
         security=parse_security(host),
         namespaces=parse_namespaces(host),
@@ -103,11 +103,13 @@ def _entrypoint(value: Words) -> tuple[str, ...] | None:
     return words or None
 
 
-def parse_isolation(text: str) -> Isolation:
+def parse_isolation(text: str, default: Isolation) -> Isolation:
     """Docker for Windows' words in any case, and `vm`. Raises InvalidRequest."""
+    if text.lower() in ("", "default"):
+        return default
     found = _ISOLATION.get(text.lower())
     if found is None:
-        raise InvalidRequest(f"--isolation {text}: invalid isolation", hint="default, process or hyperv")
+        raise InvalidRequest(f"--isolation {text}: invalid isolation", hint="default, process or hyperv (vm)")
     return found
 
 

@@ -61,7 +61,7 @@ _FLAG_VALUES = {
     "label-file": "files", "cidfile": "files", "input": "files", "output": "files", "volume": "files", "mount": "files",
 }  # fmt: skip
 _CHOICES = {
-    "isolation": ("default", "process", "hyperv"),
+    "isolation": ("default", "process", "hyperv", "vm"),
     "pull": ("always", "missing", "never"),
     "type": ("container", "image", "network", "volume"),
     "restart": ("no", "always", "on-failure", "unless-stopped"),

@@ -34,3 +34,13 @@ def test_all_errors_are_told_at_once(tmp_path: Path) -> None:
 def test_a_named_file_must_exist() -> None:
     with pytest.raises(InvalidRequest, match="no such file"):
         load_settings(["--config", "/nowhere/silo.toml"], {})
+
+
+@pytest.mark.parametrize(("word", "level"), [("process", "process"), ("hyperv", "hyperv"), ("vm", "hyperv")])
+def test_words_for_the_default_isolation(word: str, level: str) -> None:
+    assert load_settings(["--default-isolation", word], {})[0].default_isolation == level
+
+
+def test_an_unknown_isolation() -> None:
+    with pytest.raises(InvalidRequest, match="one of process, hyperv, vm"):
+        load_settings(["--default-isolation", "moon"], {})
