@@ -63,7 +63,7 @@ def build_body(values: Values, *, detached: bool = False) -> Body:
     body: Body = {"Image": image, **_streams(values, detached=detached)}
     _put(body, "Cmd", command)
     _put(body, "Env", read_environment(values.words("env-file"), values.words("env")))
-    _put(body, "Labels", read_labels(values.words("label-file"), values.words("label")))
+    _put(body, "Labels", _labels(values))
     _put(body, "Volumes", anonymous)
     _put(body, "ExposedPorts", {name: {} for name in exposed})
     _put(body, "Healthcheck", build_healthcheck(values))
@@ -88,6 +88,12 @@ def build_body(values: Values, *, detached: bool = False) -> Body:
 def _put(body: Body, member: str, value: Any) -> None:
     if value:
         body[member] = value
+
+
+def _labels(values: Values) -> dict[str, str]:
+    """Docker's API has no word for the utility VM to run in: it is a label (docs/api.md)."""
+    labels = read_labels(values.words("label-file"), values.words("label"))
+    return labels | {"com.silo.vm": values.text("vm")} if values.text("vm") else labels
 
 
 def _streams(values: Values, *, detached: bool) -> Body:

@@ -100,6 +100,7 @@ CREATE_FLAGS = (
     ("user", "u", "string", "User name or UID (<name|uid>[:<group|gid>])"),
     ("userns", "", "string", "User namespace to use (host: the host's)"),
     ("uts", "", "string", "UTS namespace to use"),
+    ("vm", "", "string", "Utility VM to run in with --isolation hyperv (see silo base ls)"),
     ("volume", "v", "list", "Bind mount a volume (source:target[:ro], also -v /data:C:\\data)"),
     ("volume-driver", "", "string", "Volume driver for the container"),
     ("volumes-from", "", "list", "Mount volumes from the specified containers"),

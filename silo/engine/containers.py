@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from silo.engine.attachments import ContainerAttachment
+from silo.engine.base import VmImageSource
 from silo.engine.clock import parse_time
 from silo.engine.creation import MINIMUM_MEMORY_BYTES, Created, Creator, check_restart
 from silo.engine.events import EventBus
@@ -20,7 +21,7 @@ from silo.engine.lifecycle import Lifecycle
 from silo.engine.limits import check_limits
 from silo.engine.logs import LogRecord, read_log
 from silo.engine.parts import Parts
-from silo.engine.planning import hostname_of, write_special_files
+from silo.engine.planning import hostname_of, vm_of, write_special_files
 from silo.engine.roster import Live, Roster, WaitResult
 from silo.engine.states import ALIVE
 from silo.errors import Conflict, InvalidRequest, NotFound, Unsupported
@@ -34,12 +35,14 @@ from silo.model.runtime import ProcessTable, Sandbox, Statistics
 class Containers:
     """`docker container …`."""
 
-    def __init__(self, parts: Parts, roster: Roster, events: EventBus, lifecycle: Lifecycle) -> None:
+    def __init__(
+        self, parts: Parts, roster: Roster, events: EventBus, lifecycle: Lifecycle, vm_images: VmImageSource
+    ) -> None:
         self._parts = parts
         self._roster = roster
         self._events = events
         self._lifecycle = lifecycle
-        self._creator = Creator(parts, roster, events)
+        self._creator = Creator(parts, roster, events, vm_images)
 
     # Look
 
@@ -52,6 +55,10 @@ class Containers:
 
     def image_of(self, record: ContainerRecord) -> Image | None:
         return self._parts.images.find(record.image_id)
+
+    def vm_users(self, name: str) -> list[str]:
+        """Names of the containers that run in the utility VM of a name."""
+        return sorted(live.name for live in self._roster if vm_of(live.record, self._parts.vm_image) == name)
 
     def sizes(self, reference: str) -> tuple[int, int]:
         """(bytes in the scratch, bytes of scratch and image)."""

@@ -9,9 +9,10 @@ from contextlib import ExitStack
 
 import msgspec
 
+from silo.engine.base import VmImageSource, get_vm_image
 from silo.engine.clock import now
 from silo.engine.events import EventBus
-from silo.engine.levels import check_joined, check_level
+from silo.engine.levels import check_joined, check_level, check_vm_words
 from silo.engine.limits import check_limits, check_sysctls
 from silo.engine.parts import Parts
 from silo.engine.planning import check_mount_targets, log_limit_bytes
@@ -24,7 +25,8 @@ from silo.model.ids import ID_PATTERN, new_id
 from silo.model.image import Healthcheck, Image
 from silo.model.mount import MountKind, MountPoint, MountRequest
 from silo.model.network import EndpointRequest, PortBinding
-from silo.model.platform import PersonalityName
+from silo.model.platform import Isolation, PersonalityName
+from silo.model.vm_image import VM_LABEL
 
 MINIMUM_MEMORY_BYTES = 6 << 20
 _LOG_DRIVERS = ("json-file", "local", "none")
@@ -41,8 +43,9 @@ class Created(msgspec.Struct, frozen=True, kw_only=True):
 class Creator:
     """`docker create`."""
 
-    def __init__(self, parts: Parts, roster: Roster, events: EventBus) -> None:
+    def __init__(self, parts: Parts, roster: Roster, events: EventBus, vm_images: VmImageSource) -> None:
         self._parts = parts
+        self._vm_images = vm_images
         self._roster = roster
         self._events = events
 
@@ -51,6 +54,7 @@ class Creator:
         image = self._parts.images.get(config.image, platform=config.platform)
         personality = self._parts.personality(_personality_of(image))
         self._parts.runtime(config.isolation)
+        check_vm_words(config)
         try:
             config = self._settle(config, image)
         except NotFound as error:
@@ -107,6 +111,9 @@ class Creator:
             cgroup=namespaces.cgroup,
         )
         labels = image.config.labels | config.labels
+        vm = labels.get(VM_LABEL, "") if config.isolation is Isolation.HYPERV else ""
+        if config.isolation is Isolation.HYPERV:
+            get_vm_image(self._vm_images, vm or self._parts.vm_image)
         return msgspec.structs.replace(
             config,
             network_mode=mode,
@@ -114,6 +121,7 @@ class Creator:
             namespaces=settled,
             mounts=self._settle_mounts(config, image),
             labels=labels,
+            vm=vm,
             healthcheck=_settle_health(config.healthcheck, image.config.healthcheck),
             ports=self._settle_ports(config, image, mode),
         )

@@ -43,14 +43,14 @@ class Engine:
         self._roster = Roster(documents)
         self.events = EventBus()
         self._lifecycle = Lifecycle(parts, self._roster, self.events)
-        self.containers = Containers(parts, self._roster, self.events, self._lifecycle)
+        self.containers = Containers(parts, self._roster, self.events, self._lifecycle, vm_image)
         self.files = ContainerFiles(parts, self._roster, self._lifecycle)
         self.execs = Execs(parts, self._roster.resolve, self.events)
         self.images = Images(parts, self._roster, self.events)
         self.networks = NetworkUseCases(parts, self._roster, self.events, self.containers)
         self.volumes = Volumes(parts, self._roster, self.events)
         self.system = System(parts, self._roster, self.events, daemon_id)
-        self.base = Bases(base, vm_image, parts.images, self.events)
+        self.base = Bases(base, vm_image, parts.images, self.events, vm_users=self.containers.vm_users)
         self._login = login
 
     @property

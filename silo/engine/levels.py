@@ -12,10 +12,11 @@ import stat
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from silo.errors import Unsupported
+from silo.errors import InvalidRequest, Unsupported
 from silo.model.container import ContainerConfig, ContainerRecord
 from silo.model.mount import MountKind, PlannedMount
 from silo.model.platform import Isolation
+from silo.model.vm_image import VM_LABEL
 
 _FOLLOWING = ("shared", "rshared", "slave", "rslave")
 _ANOTHER_LEVEL = "--isolation process can"
@@ -87,6 +88,15 @@ def _memory(config: ContainerConfig) -> Iterator[_Refusal]:
     )
     yield _Refusal(f"--memory-swappiness {limits.memory_swappiness}", limits.memory_swappiness is not None, no_swap)
     yield _Refusal("--oom-kill-disable", limits.oom_kill_disable, "its kernel has nowhere else to take memory from")
+
+
+def check_vm_words(config: ContainerConfig) -> None:
+    """Raises InvalidRequest for a request that describes a virtual machine and asks for none."""
+    if config.isolation is not Isolation.HYPERV and VM_LABEL in config.labels:
+        raise InvalidRequest(
+            f"--vm {config.labels[VM_LABEL]} (the label {VM_LABEL}) does not fit --isolation {config.isolation}",
+            hint="add --isolation hyperv",
+        )
 
 
 def check_joined(owner: ContainerRecord) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from silo.engine.ports import ImageStore, Networks, Personality, Runtime, Storage
 from silo.errors import Unsupported
 from silo.model.platform import Isolation, PersonalityName
+from silo.model.vm_image import DEFAULT_VM_IMAGE
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,8 @@ class Parts:
     data_root: Path
     run_root: Path
     default_isolation: Isolation = Isolation.PROCESS
+    vm_image: str = DEFAULT_VM_IMAGE
+    """The utility VM of containers that do not name one."""
 
     def runtime(self, isolation: Isolation) -> Runtime:
         """Raises Unsupported for a level that this host or build does not have."""

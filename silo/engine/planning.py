@@ -13,6 +13,7 @@ from silo.model.container import ContainerConfig, ContainerRecord
 from silo.model.image import Image
 from silo.model.mount import MountKind, PlannedMount
 from silo.model.network import Endpoint
+from silo.model.platform import Isolation
 from silo.model.runtime import ContainerPlan
 
 _SPECIAL_FILES = ("hosts", "hostname", "resolv.conf")
@@ -30,6 +31,13 @@ def network_of(config: ContainerConfig) -> str:
     """The plan's word for a network mode: host, container:ID, or private."""
     mode = config.network_mode
     return mode if mode == "host" or mode.startswith("container:") else "private"
+
+
+def vm_of(record: ContainerRecord, default: str) -> str:
+    """The utility VM to run in, "" where there is none."""
+    if record.isolation is not Isolation.HYPERV:
+        return ""
+    return record.config.vm or default
 
 
 def log_limit_bytes(config: ContainerConfig) -> int:
@@ -95,6 +103,7 @@ async def plan_container(parts: Parts, record: ContainerRecord, image: Image) ->
         keep_log=config.log.driver != "none",
         log_max_bytes=log_limit_bytes(config),
         auto_remove=config.auto_remove,
+        vm=vm_of(record, parts.vm_image),
     )
 
 

@@ -153,6 +153,8 @@ class ContainerConfig(msgspec.Struct, frozen=True, kw_only=True):
     read_only_root: bool = False
     init: bool = False
     isolation: Isolation = Isolation.PROCESS
+    vm: str = ""
+    """The name of the utility VM (hyperv only), as a label of the container or the image says; "": the daemon's default."""
     resources: Resources = Resources()
     security: Security = Security()
     namespaces: Namespaces = Namespaces()

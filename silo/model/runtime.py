@@ -100,6 +100,8 @@ class ContainerPlan(msgspec.Struct, frozen=True, kw_only=True):
     log_max_bytes: int = 0
     """0 is unbounded; else the keeper keeps at least this much of the newest output, at most twice."""
     auto_remove: bool = False
+    vm: str = ""
+    """The name of the utility VM to run in; for the level hyperv."""
 
 
 class Sandbox(msgspec.Struct, frozen=True, kw_only=True):

@@ -25,7 +25,6 @@ from silo.model.image import HistoryEntry, Image, ImageConfig
 from silo.model.network import Endpoint, NetworkConfig, NetworkStatistics
 from silo.model.platform import Isolation, Platform
 from silo.model.runtime import ExecStreams, ProcessPlan, ProcessTable, Started, Statistics
-from silo.model.vm_image import VmImage
 from tests.unit.engine.fakes import Bench, FakeImages, FakeNetworks, FakePersonality, FakeRuntime, FakeStorage
 
 
@@ -349,23 +348,6 @@ class PlayBase:
         return Path("/nowhere")
 
 
-class PlayVmImage:
-    """A source of the image of utility VMs."""
-
-    def __init__(self) -> None:
-        self.built: VmImage | None = None
-
-    def build(self, progress: Any, *, refresh: bool) -> VmImage:
-        progress("packing", 0.25)
-        self.built = VmImage(
-            id="ab" * 32, directory=Path("/vm/ab"), kernel_release="6.12.1-amd64", created_s=1_700_000_000, size_bytes=7
-        )
-        return self.built
-
-    def find(self) -> VmImage | None:
-        return self.built
-
-
 class ApiBench(Bench):
     """`async with ApiBench().serving() as bench:`; `bench.socket_path` is where it listens."""
 
@@ -384,7 +366,6 @@ class ApiBench(Bench):
             "images": self.images,
             "personalities": dict.fromkeys(parts.personalities, PlayPersonality()),
         }
-        self.vm_image = PlayVmImage()
         from silo.engine.engine import Engine
 
         self.engine = Engine(
@@ -392,7 +373,7 @@ class ApiBench(Bench):
             self.documents,
             daemon_id="d",
             base=PlayBase(),
-            vm_image=self.vm_image,
+            vm_image=self.vm_images,
             login=self._login,
         )
         self.logins: list[tuple[str, str, str]] = []

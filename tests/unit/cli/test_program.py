@@ -178,11 +178,38 @@ def test_bases_are_built_by_name_and_listed(daemon: FakeDaemon, silo: Silo) -> N
         200,
         [{"Id": "sha256:" + "cd" * 32, "RepoTags": ["windows:latest"], "Size": 1}],
     )
-    daemon.answers["GET", "/silo/v1/base/vm"] = (404, {"message": "not built"})
+    daemon.answers["GET", "/silo/v1/base/vm"] = (200, [])
     form = ("--format", "{{.Repository}}:{{.Tag}} {{.ID}}")
     assert silo("base", "ls", *form).stdout == "windows:latest cdcdcdcdcdcd\n"
-    daemon.answers["GET", "/silo/v1/base/vm"] = (200, {"Id": "ab" * 32, "Kernel": "6.12.1", "Created": 1, "Size": 2})
-    assert silo("base", "ls", *form).stdout == "windows:latest cdcdcdcdcdcd\nvm:6.12.1 abababababab\n"
+    vm = {"Id": "ab" * 32, "Kernel": "6.12.1", "Created": 1, "Size": 2}
+    daemon.answers["GET", "/silo/v1/base/vm"] = (200, [{**vm, "Name": "default"}, {**vm, "Name": "rt"}])
+    listed = silo("base", "ls", "--format", "{{.Repository}}:{{.Tag}} {{.ID}} {{.Kernel}}").stdout.splitlines()
+    assert listed == [
+        "windows:latest cdcdcdcdcdcd -",
+        "vm:default abababababab 6.12.1",
+        "vm:rt abababababab 6.12.1",
+    ]
+
+
+def test_utility_vms_are_named_imported_and_removed(daemon: FakeDaemon, silo: Silo) -> None:
+    daemon.answers["POST", "/silo/v1/base/vm"] = (200, json.dumps({"aux": {"ID": "ab"}}).encode())
+    assert silo("base", "build", "-q", "vm", "--name", "rt", "--kernel", "linux-image-rt-amd64").returncode == 0
+    assert daemon.asked[-1].query == {"name": ["rt"], "kernel": ["linux-image-rt-amd64"]}
+    assert "--kernel is for utility VMs" in silo("base", "build", "windows", "--kernel", "x").stderr
+    daemon.answers["POST", "/silo/v1/base/vm/import"] = (201, {"Id": "cd" * 32})
+    assert silo("base", "import", "vm", "/srv/../srv/vm", "--name", "mine").stdout == "cd" * 32 + "\n"
+    assert daemon.asked[-1].query == {"name": ["mine"], "directory": ["/srv/vm"]}
+    assert "needs --name" in silo("base", "import", "vm", "folder").stderr
+    daemon.answers["DELETE", "/silo/v1/base/vm/mine"] = (204, b"")
+    assert silo("base", "rm", "-f", "vm", "mine").stdout == "mine\n"
+    assert daemon.asked[-1].query == {"force": ["1"]}
+    assert "silo base rm vm" in silo("base", "rm", "windows", "latest").stderr
+
+
+def test_the_utility_vm_to_run_in_is_a_label(daemon: FakeDaemon, silo: Silo) -> None:
+    daemon.answers["POST", "/containers/create"] = (201, {"Id": "c1"})
+    silo("create", "--isolation", "hyperv", "--vm", "rt", "--label", "a=b", "--label", "com.silo.vm=no", "bb")
+    assert daemon.asked[-1].json()["Labels"] == {"a": "b", "com.silo.vm": "rt"}
 
 
 def test_an_error_in_a_stream_is_an_error(daemon: FakeDaemon, silo: Silo) -> None:
@@ -301,12 +328,24 @@ def test_help_has_examples(silo: Silo) -> None:
         (["network", "connect", "lab", "we"], ["web"]),
         (["cp", "w"], ["web:", "worker:"]),
         (["load", "-i", ""], [FILES]),
+        (["base", "build", ""], ["windows", "vm"]),
+        (["base", "rm", ""], ["vm"]),
+        (["base", "rm", "vm", "r"], ["rt"]),
+        (["base", "import", "vm", ""], [FILES]),
+        (["run", "--vm", "r"], ["rt"]),
+        (["run", "--isolation", "v"], ["vm"]),
         (["completion", ""], ["bash", "zsh", "fish"]),
         (["nonsense", ""], []),
     ],
 )
 def test_completion(words: list[str], found: list[str]) -> None:
-    names = {"containers": ["web", "worker"], "images": ["busybox:latest"], "networks": ["lab"], "volumes": []}
+    names = {
+        "containers": ["web", "worker"],
+        "images": ["busybox:latest"],
+        "networks": ["lab"],
+        "volumes": [],
+        "vms": ["rt"],
+    }
     assert candidates(words, lambda kind: names[kind]) == found
 
 

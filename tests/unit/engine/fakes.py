@@ -32,6 +32,7 @@ from silo.model.runtime import (
     ScratchOwner,
     Started,
 )
+from silo.model.vm_image import VmImage
 
 T = TypeVar("T")
 
@@ -295,6 +296,44 @@ class FakePersonality:
         return 10
 
 
+class FakeVmImages:
+    """A source of utility VMs that have been built by name."""
+
+    def __init__(self) -> None:
+        self.names = {"default": "ab" * 32}
+        self.kernels: list[str] = []
+
+    def build(self, progress: Any, *, refresh: bool, name: str = "default", kernel: str = "") -> VmImage:
+        progress("packing", 0.25)
+        self.names[name] = "ab" * 32
+        self.kernels.append(kernel)
+        return self._image(name)
+
+    def add(self, directory: Path, *, name: str) -> VmImage:
+        self.names[name] = "cd" * 32
+        return self._image(name)
+
+    def find(self, name: str) -> VmImage | None:
+        return self._image(name) if name in self.names else None
+
+    def all(self) -> tuple[VmImage, ...]:
+        return tuple(map(self._image, self.names))
+
+    def remove(self, name: str) -> bool:
+        return self.names.pop(name, None) is not None
+
+    def _image(self, name: str) -> VmImage:
+        key = self.names[name]
+        return VmImage(
+            id=key,
+            name=name,
+            directory=Path("/vm") / key[:2],
+            kernel_release="6.12.1-amd64",
+            created_s=1_700_000_000,
+            size_bytes=7,
+        )
+
+
 class Bench:
     """An engine over fakes, with a state that can outlive it."""
 
@@ -306,6 +345,7 @@ class Bench:
         self.default_isolation = default_isolation
         self.personality = FakePersonality()
         self.storage = FakeStorage(self.root)
+        self.vm_images = FakeVmImages()
         self.restart_daemon()
 
     def restart_daemon(self) -> None:
@@ -323,4 +363,4 @@ class Bench:
             run_root=self.root,
             default_isolation=self.default_isolation,
         )
-        self.engine = Engine(parts, self.documents, daemon_id="d", base=None, vm_image=None)  # type: ignore[arg-type]
+        self.engine = Engine(parts, self.documents, daemon_id="d", base=None, vm_image=self.vm_images)  # type: ignore[arg-type]
