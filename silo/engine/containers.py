@@ -14,6 +14,7 @@ from silo.engine.attachments import ContainerAttachment
 from silo.engine.base import VmImageSource
 from silo.engine.clock import parse_time
 from silo.engine.creation import MINIMUM_MEMORY_BYTES, Created, Creator, check_restart
+from silo.engine.disks import refuse_inside
 from silo.engine.events import EventBus
 from silo.engine.filters import Filters, check_keys, labels_match, parse_moment_ns
 from silo.engine.levels import check_level
@@ -54,7 +55,7 @@ class Containers:
         return tuple(sorted((live.record for live in self._roster), key=lambda record: record.created, reverse=True))
 
     def image_of(self, record: ContainerRecord) -> Image | None:
-        return self._parts.images.find(record.image_id)
+        return self._parts.find_image_of(record)
 
     def vm_users(self, name: str) -> list[str]:
         """Names of the containers that run in the utility VM of a name."""
@@ -69,6 +70,7 @@ class Containers:
 
     async def processes(self, reference: str, ps_args: str) -> ProcessTable:
         record = self._alive(reference).record
+        refuse_inside(record, "top")
         return await self._parts.runtime(record.isolation).processes(record.id, ps_args)
 
     async def statistics(self, reference: str) -> tuple[Statistics, tuple[NetworkStatistics, ...]]:

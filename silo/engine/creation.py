@@ -11,6 +11,7 @@ import msgspec
 
 from silo.engine.base import VmImageSource, get_vm_image
 from silo.engine.clock import now
+from silo.engine.disks import check_disk
 from silo.engine.events import EventBus
 from silo.engine.levels import check_joined, check_level, check_vm_words
 from silo.engine.limits import check_limits, check_sysctls
@@ -21,6 +22,7 @@ from silo.engine.roster import Roster
 from silo.engine.signals import parse_signal
 from silo.errors import InvalidRequest, NotFound, Unsupported
 from silo.model.container import ContainerConfig, ContainerRecord, Namespaces, RestartPolicy
+from silo.model.disk_guest import DISK_IMAGE
 from silo.model.ids import ID_PATTERN, new_id
 from silo.model.image import Healthcheck, Image
 from silo.model.mount import MountKind, MountPoint, MountRequest
@@ -51,17 +53,19 @@ class Creator:
 
     def create(self, config: ContainerConfig, name: str) -> Created:
         """Raises ImageNotFound, InvalidRequest, Conflict, Unsupported, NoSpace; leaves nothing behind then."""
-        image = self._parts.images.get(config.image, platform=config.platform)
+        image = DISK_IMAGE if config.disk else self._parts.images.get(config.image, platform=config.platform)
         personality = self._parts.personality(_personality_of(image))
         self._parts.runtime(config.isolation)
         check_vm_words(config)
+        if config.disk is not None:
+            check_disk(config, config.disk)
         try:
             config = self._settle(config, image)
         except NotFound as error:
             # Docker's client takes a 404 here for a missing image, and pulls.
             raise InvalidRequest(error.brief, details=error.details, hint=error.hint) from error
         check_level(config)
-        warnings = (*personality.check(config, image), *_log_warnings(config))
+        warnings = (*(() if config.disk else personality.check(config, image)), *_log_warnings(config))
         _check_form(config)
         check_mount_targets(config, personality)
         chosen = self._roster.choose_name(name)
@@ -70,7 +74,7 @@ class Creator:
             config, points = self._make_volumes(config, undo)
             self._parts.storage.create_scratch(container_id)
             undo.callback(self._drop_scratch, container_id)
-            path, args = personality.describe_command(config, image)
+            path, args = (config.image, ()) if config.disk else personality.describe_command(config, image)
             record = ContainerRecord(
                 id=container_id,
                 name=chosen,
@@ -111,8 +115,9 @@ class Creator:
             cgroup=namespaces.cgroup,
         )
         labels = image.config.labels | config.labels
-        vm = labels.get(VM_LABEL, "") if config.isolation is Isolation.HYPERV else ""
-        if config.isolation is Isolation.HYPERV:
+        needs_vm = config.isolation is Isolation.HYPERV and config.disk is None
+        vm = labels.get(VM_LABEL, "") if needs_vm else ""
+        if needs_vm:
             get_vm_image(self._vm_images, vm or self._parts.vm_image)
         return msgspec.structs.replace(
             config,

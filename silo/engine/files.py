@@ -10,6 +10,7 @@ from typing import Any, cast
 import msgspec
 
 from silo.engine.clock import now
+from silo.engine.disks import refuse_inside
 from silo.engine.instructions import apply_instructions
 from silo.engine.lifecycle import Lifecycle
 from silo.engine.parts import Parts
@@ -34,13 +35,13 @@ class ContainerFiles:
         self._lifecycle = lifecycle
 
     async def changes(self, reference: str) -> tuple[FileChange, ...]:
-        live = self._roster.resolve(reference)
+        live = self._resolve(reference, "diff")
         await self._save(live)
         async with self._open(live) as files:
             return await files.changes()
 
     async def export(self, reference: str) -> AsyncIterator[bytes]:
-        live = self._roster.resolve(reference)
+        live = self._resolve(reference, "export")
         await self._save(live)
         async with self._open(live) as files, aclosing(cast(Any, files.export())) as chunks:
             async for chunk in chunks:
@@ -102,9 +103,9 @@ class ContainerFiles:
         changes: tuple[str, ...] = (),
     ) -> Image:
         """A new image of a container's files (for Windows also its registry, which lies among them)."""
-        live = self._roster.resolve(reference)
+        live = self._resolve(reference, "commit")
         record = live.record
-        base = self._parts.images.get(record.image_id)
+        base = self._parts.image_of(record)
         shell = base.config.shell or (
             ("cmd", "/S", "/C") if record.personality is PersonalityName.WINDOWS else ("/bin/sh", "-c")
         )
@@ -132,6 +133,11 @@ class ContainerFiles:
         return image
 
     # Within
+
+    def _resolve(self, reference: str, what: str) -> Live:
+        live = self._roster.resolve(reference)
+        refuse_inside(live.record, what)
+        return live
 
     async def _save(self, live: Live) -> None:
         """A container that ends just now has saved by itself."""
@@ -168,15 +174,15 @@ class ContainerFiles:
         runtime = self._parts.runtime(live.record.isolation)
         if runtime.keeps_files:
             return runtime.open_files(live.id, self._rootfs(live), planned)
-        image = self._parts.images.get(live.record.image_id)
+        image = self._parts.image_of(live.record)
         return open_storage_files(self._parts.storage, live.id, image, running_root=running_root, planned=planned)
 
     def _rootfs(self, live: Live) -> Rootfs:
-        image = self._parts.images.get(live.record.image_id)
+        image = self._parts.image_of(live.record)
         return self._parts.storage.rootfs(live.id, image, read_only=False, volatile=False)
 
     def _archive_path(self, reference: str, path: str) -> tuple[Live, str]:
-        live = self._roster.resolve(reference)
+        live = self._resolve(reference, "cp")
         if not path:
             raise InvalidRequest("the path in the container is missing")
         personality = self._parts.personality(live.record.personality)

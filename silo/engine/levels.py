@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from silo.errors import InvalidRequest, Unsupported
 from silo.model.container import ContainerConfig, ContainerRecord
+from silo.model.disk_guest import DISK_LABEL
 from silo.model.mount import MountKind, PlannedMount
 from silo.model.platform import Isolation
 from silo.model.vm_image import VM_LABEL
@@ -92,10 +93,14 @@ def _memory(config: ContainerConfig) -> Iterator[_Refusal]:
 
 def check_vm_words(config: ContainerConfig) -> None:
     """Raises InvalidRequest for a request that describes a virtual machine and asks for none."""
-    if config.isolation is not Isolation.HYPERV and VM_LABEL in config.labels:
+    if config.isolation is Isolation.HYPERV:
+        return
+    words = {f"--disk {config.disk.path}": DISK_LABEL} if config.disk is not None else {}
+    if VM_LABEL in config.labels:
+        words[f"--vm {config.labels[VM_LABEL]}"] = VM_LABEL
+    for option, label in words.items():
         raise InvalidRequest(
-            f"--vm {config.labels[VM_LABEL]} (the label {VM_LABEL}) does not fit --isolation {config.isolation}",
-            hint="add --isolation hyperv",
+            f"{option} (the label {label}) does not fit --isolation {config.isolation}", hint="add --isolation hyperv"
         )
 
 

@@ -14,7 +14,7 @@ from silo.model.image import Image
 from silo.model.mount import MountKind, PlannedMount
 from silo.model.network import Endpoint
 from silo.model.platform import Isolation
-from silo.model.runtime import ContainerPlan
+from silo.model.runtime import ContainerPlan, LaunchPlan, ProcessPlan
 
 _SPECIAL_FILES = ("hosts", "hostname", "resolv.conf")
 # A log without a driver exists for attachments only.
@@ -35,7 +35,7 @@ def network_of(config: ContainerConfig) -> str:
 
 def vm_of(record: ContainerRecord, default: str) -> str:
     """The utility VM to run in, "" where there is none."""
-    if record.isolation is not Isolation.HYPERV:
+    if record.isolation is not Isolation.HYPERV or record.config.disk is not None:
         return ""
     return record.config.vm or default
 
@@ -65,7 +65,7 @@ async def plan_container(parts: Parts, record: ContainerRecord, image: Image) ->
         await parts.storage.own_scratch(rootfs, owner)
         owner = None
     hostname = hostname_of(record)
-    process, launch = personality.plan_main(config, image, hostname=hostname, container_id=record.id)
+    process, launch = _main_program(personality, record, image)
     mounts = [
         await parts.storage.plan_mount(request, personality.map_path(request.target), fill_from=rootfs)
         for request in config.mounts
@@ -73,7 +73,8 @@ async def plan_container(parts: Parts, record: ContainerRecord, image: Image) ->
     check_sources(record.isolation, mounts)
     special = write_special_files(record, directory, endpoints=(), resolver=None)
     taken = {mount.target for mount in mounts}
-    mounts += [mount for mount in personality.plan_special_mounts(special) if mount.target not in taken]
+    if config.disk is None:
+        mounts += [mount for mount in personality.plan_special_mounts(special) if mount.target not in taken]
     security = config.security
     masked, readonly = security.masked_paths, security.readonly_paths
     unconfined = security.privileged
@@ -104,7 +105,17 @@ async def plan_container(parts: Parts, record: ContainerRecord, image: Image) ->
         log_max_bytes=log_limit_bytes(config),
         auto_remove=config.auto_remove,
         vm=vm_of(record, parts.vm_image),
+        disk=config.disk,
     )
+
+
+def _main_program(
+    personality: Personality, record: ContainerRecord, image: Image
+) -> tuple[ProcessPlan, LaunchPlan | None]:
+    config = record.config
+    if config.disk is not None:
+        return ProcessPlan(args=(), tty=config.tty, console_size=config.console_size), None
+    return personality.plan_main(config, image, hostname=hostname_of(record), container_id=record.id)
 
 
 def _or_default(given: tuple[str, ...] | None, default: tuple[str, ...]) -> tuple[str, ...]:

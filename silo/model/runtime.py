@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 
 from silo.model.container import Namespaces, Resources
+from silo.model.disk_guest import DiskGuest
 from silo.model.mount import PlannedMount
 from silo.model.platform import PersonalityName
 
@@ -102,6 +103,8 @@ class ContainerPlan(msgspec.Struct, frozen=True, kw_only=True):
     auto_remove: bool = False
     vm: str = ""
     """The name of the utility VM to run in; for the level hyperv."""
+    disk: DiskGuest | None = None
+    """A disk to boot instead of a utility VM; `process.args`, `mounts` and `vm` are empty then."""
 
 
 class Sandbox(msgspec.Struct, frozen=True, kw_only=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from silo.api.decode.disks import parse_disk
 from silo.api.decode.mounts import parse_mounts
 from silo.api.decode.ports import parse_bindings, parse_exposed
 from silo.api.decode.resources import check_sizes, parse_resources, parse_restart
@@ -30,7 +31,8 @@ def parse_create(
     """Raises InvalidRequest (with the member's path) and Unsupported (naming the option as users write it)."""
     body = decode_struct(untrusted_body, CreateBody)
     host = body.HostConfig
-    if not body.Image:
+    disk = parse_disk(body.Labels)
+    if not body.Image and disk is None:
         raise InvalidRequest("the image is missing", hint="Image: name[:tag]")
     if body.OnBuild:
         raise Unsupported("OnBuild of a container is not supported")
@@ -38,7 +40,7 @@ def parse_create(
         raise Unsupported("HostConfig.Cgroup is not supported")
     check_sizes(host.ShmSize, "--shm-size")
     return ContainerConfig(
-        image=body.Image,
+        image=body.Image if disk is None else str(disk.path),
         platform=platform,
         hostname=body.Hostname,
         domainname=body.Domainname,
@@ -76,6 +78,7 @@ def parse_create(
         auto_remove=host.AutoRemove,
         read_only_root=host.ReadonlyRootfs,
         init=bool(host.Init),
+        disk=disk,
         isolation=parse_isolation(host.Isolation, default_isolation),
         resources=parse_resources(host, shm_size_bytes=host.ShmSize, oom_score_adj=host.OomScoreAdj),
         security=parse_security(host),

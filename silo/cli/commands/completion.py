@@ -59,10 +59,15 @@ complete -c silo -f -a '(__silo_complete)'
 _FLAG_VALUES = {
     "vm": "vms", "network": "networks", "net": "networks", "volumes-from": "containers", "link": "containers", "env-file": "files",
     "label-file": "files", "cidfile": "files", "input": "files", "output": "files", "volume": "files", "mount": "files",
+    "disk": "files",
 }  # fmt: skip
 _WORDS = {"shells": tuple(_SCRIPTS), "bases": ("windows", "vm"), "vm": ("vm",)}
 _CHOICES = {
     "isolation": ("default", "process", "hyperv", "vm"),
+    "disk-format": ("raw", "qcow2", "vhdx", "vmdk"),
+    "disk-bus": ("virtio", "sata"),
+    "firmware": ("uefi", "bios"),
+    "nic": ("virtio", "e1000"),
     "pull": ("always", "missing", "never"),
     "type": ("container", "image", "network", "volume"),
     "restart": ("no", "always", "on-failure", "unless-stopped"),

@@ -12,9 +12,11 @@ from typing import Any
 
 import pytest
 
+from silo.api.decode.disks import parse_disk
 from silo.cli import reference
 from silo.cli.commands.completion import FILES, candidates
 from silo.cli.credentials import find_credentials, registry_of
+from silo.model.disk_guest import DiskBus, DiskFormat, DiskGuest, Firmware, NetworkCard
 from tests.unit.cli.conftest import PROGRAM, Silo
 from tests.unit.cli.fake_daemon import FakeDaemon
 
@@ -212,6 +214,39 @@ def test_the_utility_vm_to_run_in_is_a_label(daemon: FakeDaemon, silo: Silo) -> 
     assert daemon.asked[-1].json()["Labels"] == {"a": "b", "com.silo.vm": "rt"}
 
 
+def test_a_disk_takes_the_place_of_image_and_command(daemon: FakeDaemon, silo: Silo) -> None:
+    daemon.answers["POST", "/containers/create"] = (201, {"Id": "c1"})
+    words = ("--disk-format", "raw", "--disk-bus", "sata", "--firmware", "bios", "--nic", "e1000", "--tpm", "--persist")
+    silo("create", "--isolation", "hyperv", "--disk", "/srv/../srv/os.bin", *words, "--label", "a=b")
+    body = daemon.asked[-1].json()
+    assert body["Image"] == "/srv/os.bin" and "Cmd" not in body and body["Labels"].pop("a") == "b"
+    disk = parse_disk(body["Labels"])
+    assert disk == DiskGuest(
+        path=Path("/srv/os.bin"),
+        format=DiskFormat.RAW,
+        bus=DiskBus.SATA,
+        firmware=Firmware.BIOS,
+        nic=NetworkCard.E1000,
+        tpm=True,
+        persist=True,
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (("--disk", "/d.img", "busybox"), "--disk stands for IMAGE"),
+        (("--disk", ""), "--disk needs a file"),
+        (("--tpm", "busybox"), "--tpm needs --disk"),
+        (("--nic", "e1000", "busybox"), "--nic needs --disk"),
+        (("--pull", "always", "--disk", "/d.img"), "a disk has no image"),
+        ((), "requires at least 1 argument"),
+    ],
+)
+def test_what_does_not_fit_a_disk(silo: Silo, words: tuple[str, ...], complaint: str) -> None:
+    assert complaint in silo("run", *words).stderr
+
+
 def test_an_error_in_a_stream_is_an_error(daemon: FakeDaemon, silo: Silo) -> None:
     daemon.answers["POST", "/images/create"] = (200, b'{"status":"Pulling"}\n{"errorDetail":{"message":"no space"}}\n')
     done = silo("pull", "debian")
@@ -334,6 +369,8 @@ def test_help_has_examples(silo: Silo) -> None:
         (["base", "import", "vm", ""], [FILES]),
         (["run", "--vm", "r"], ["rt"]),
         (["run", "--isolation", "v"], ["vm"]),
+        (["run", "--disk", ""], [FILES]),
+        (["run", "--disk-format", "v"], ["vhdx", "vmdk"]),
         (["completion", ""], ["bash", "zsh", "fish"]),
         (["nonsense", ""], []),
     ],
