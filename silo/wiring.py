@@ -23,7 +23,7 @@ from silo.model.container import ContainerRecord
 from silo.model.ids import new_id
 from silo.model.network import NetworkConfig
 from silo.model.platform import Isolation, PersonalityName
-from silo.model.vm_image import VmImage
+from silo.model.vm_image import DEFAULT_VM_IMAGE, VmImage
 from silo.network.bridge import BridgeNetworks
 from silo.state import Database
 from silo.storage import LocalStorage
@@ -57,24 +57,50 @@ AGENT_FILES: Mapping[str, Path] = _agent_files()
 
 
 class UtilityVm:
-    """The image of utility VMs from Debian's packages and the agent (see AGENT_FILES)."""
+    """The images of utility VMs: from Debian's packages and the agent (see AGENT_FILES), or a user's own."""
 
     def __init__(self, cache_root: Path, agent_files: Mapping[str, Path]) -> None:
         self._cache_root = cache_root
         self._agent_files = agent_files
 
-    def build(self, progress: BaseProgress, *, refresh: bool) -> VmImage:
-        from silo.isolation.vm.base.build import build_vm_base, describe
+    def build(
+        self, progress: BaseProgress, *, refresh: bool, name: str = DEFAULT_VM_IMAGE, kernel: str = ""
+    ) -> VmImage:
+        # Loaded on use: building is rare, and the daemon's memory is counted.
+        from silo.isolation.vm.base.build import build_vm_base
+        from silo.isolation.vm.base.images import describe
+        from silo.isolation.vm.base.recipe import KERNEL_PACKAGE
 
-        return describe(
-            build_vm_base(self._cache_root, extra_files=self._agent_files, refresh=refresh, progress=progress)
+        built = build_vm_base(
+            self._cache_root,
+            extra_files=self._agent_files,
+            name=name,
+            kernel_package=kernel or KERNEL_PACKAGE,
+            refresh=refresh,
+            progress=progress,
         )
+        return describe(built, name)
 
-    def find(self) -> VmImage | None:
-        from silo.isolation.vm.base.build import describe, find_current_vm_base
+    def add(self, directory: Path, *, name: str) -> VmImage:
+        from silo.isolation.vm.base.images import describe, import_vm_base
 
-        found = find_current_vm_base(self._cache_root)
-        return describe(found) if found else None
+        return describe(import_vm_base(self._cache_root, directory, name=name), name)
+
+    def find(self, name: str) -> VmImage | None:
+        from silo.isolation.vm.base.images import describe, find_named
+
+        found = find_named(self._cache_root, name)
+        return describe(found, name) if found else None
+
+    def all(self) -> tuple[VmImage, ...]:
+        from silo.isolation.vm.base.images import describe, find_all
+
+        return tuple(describe(base, name) for name, base in find_all(self._cache_root).items())
+
+    def remove(self, name: str) -> bool:
+        from silo.isolation.vm.base.images import remove_named
+
+        return remove_named(self._cache_root, name)
 
 
 @asynccontextmanager
@@ -116,6 +142,8 @@ async def build_daemon(settings: Settings) -> AsyncIterator[ApiServer]:
             },
             data_root=settings.data_root,
             run_root=settings.run_root,
+            default_isolation=Isolation(settings.default_isolation),
+            vm_image=settings.vm_image,
         )
         engine = Engine(
             parts,

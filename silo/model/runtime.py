@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 
 from silo.model.container import Namespaces, Resources
+from silo.model.disk_guest import DiskGuest
 from silo.model.mount import PlannedMount
 from silo.model.platform import PersonalityName
 
@@ -74,6 +75,8 @@ class ContainerPlan(msgspec.Struct, frozen=True, kw_only=True):
     personality: PersonalityName
     image_id: str
     rootfs: Rootfs
+    scratch_owner: ScratchOwner | None = None
+    """What is left to do to the root before the first start; for a runtime that keeps the files itself."""
     process: ProcessPlan
     launch: LaunchPlan | None = None
     directory: Path
@@ -98,6 +101,10 @@ class ContainerPlan(msgspec.Struct, frozen=True, kw_only=True):
     log_max_bytes: int = 0
     """0 is unbounded; else the keeper keeps at least this much of the newest output, at most twice."""
     auto_remove: bool = False
+    vm: str = ""
+    """The name of the utility VM to run in; for the level hyperv."""
+    disk: DiskGuest | None = None
+    """A disk to boot instead of a utility VM; `process.args`, `mounts` and `vm` are empty then."""
 
 
 class Sandbox(msgspec.Struct, frozen=True, kw_only=True):

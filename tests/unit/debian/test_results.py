@@ -24,10 +24,23 @@ def test_outdated_builds_and_packages_are_removed(tmp_path: Path) -> None:
     results.point_to(builds, "new")
     write(debs / "a_1.deb")
     write(debs / "a_2.deb")
-    results.remove_outdated(builds, "new", debs, {"a_2.deb"})
+    results.remove_unnamed(builds)
+    results.remove_unused(debs, {"a_2.deb"})
     assert sorted(path.name for path in builds.iterdir()) == [".lock", "current", "new"]
     assert [path.name for path in debs.iterdir()] == ["a_2.deb"]
     assert results.find_current_key(builds) == "new"
+
+
+def test_a_build_stays_for_as_long_as_a_link_names_it(tmp_path: Path) -> None:
+    for key in ("one", "two", "three"):
+        write(tmp_path / key / "file")
+    results.point_to(tmp_path, "one")
+    results.point_to(tmp_path, "one", "current-other")
+    results.point_to(tmp_path, "two")
+    results.remove_unnamed(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["current", "current-other", "one", "two"]
+    assert results.find_current_key(tmp_path, "current-other") == "one"
+    assert results.find_current_key(tmp_path, "current-none") is None
 
 
 def test_an_interrupted_build_is_swept_and_leaves_nothing(tmp_path: Path) -> None:
