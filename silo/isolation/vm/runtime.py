@@ -55,8 +55,8 @@ from silo.model.vm_image import VmImage
 
 log = logging.getLogger(__name__)
 
-FindImage = Callable[[], Awaitable[VmImage]]
-"""The utility VM's image, built when there is none yet."""
+FindImage = Callable[[str], Awaitable[VmImage]]
+"""The utility VM of that name ("": the usual one), built when it can be and is not there yet. Raises NotFound."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +72,7 @@ class VmRuntime:
     """See silo.engine.ports.Runtime."""
 
     isolation = Isolation.HYPERV
+    keeps_files = True
 
     def __init__(
         self, *, run_root: Path, data_root: Path, find_image: FindImage, settings: VmSettings = VmSettings()
@@ -190,7 +191,7 @@ class VmRuntime:
         return self._sandbox(container)
 
     async def _shape(self, plan: ContainerPlan) -> Shape:
-        image = await self._find_image()
+        image = await self._find_image(plan.vm)
         accelerator = await self._clones.accelerator(image, self._settings.acceleration)
         # a second processor makes an emulated machine slower
         usual = 1 if accelerator is Accelerator.TCG else 2

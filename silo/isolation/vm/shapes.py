@@ -12,8 +12,8 @@ from silo.model.vm_image import VmImage
 
 RESERVE_BYTES = 96 << 20
 """What the guest's kernel and agent need for themselves."""
-OVERHEAD_BYTES = 160 << 20
-"""What QEMU itself may take, under emulation most of it for translated code."""
+OVERHEAD_BYTES = 704 << 20
+"""What QEMU itself may take at most, under emulation most of it for translated code: a backstop, not what it needs."""
 _SMALLEST_BYTES = {PersonalityName.LINUX: 256 << 20, PersonalityName.WINDOWS: 1 << 30}
 _MOST_PROCESSORS = 64
 
