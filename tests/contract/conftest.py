@@ -24,10 +24,10 @@ from silo.engine.ports import Runtime
 from silo.host import namespaces
 from silo.isolation.process.namespace import enter_mount_namespace
 from silo.isolation.process.runtime import ProcessRuntime
-from silo.isolation.vm.base.build import describe, find_current_vm_base
+from silo.isolation.vm.base.images import describe, find_named
 from silo.isolation.vm.runtime import VmRuntime
 from silo.model.runtime import ProcessPlan
-from silo.model.vm_image import VmImage
+from silo.model.vm_image import DEFAULT_VM_IMAGE, VmImage
 from tests.contract.subjects import LinuxSubject, Subject, WindowsSubject
 from tests.support.probes import require, require_program, require_root
 
@@ -91,10 +91,10 @@ def windows_layers(places: Path) -> tuple[Path, ...]:
 
 def find_vm_image() -> VmImage:
     root = os.environ.get("SILO_CACHE_ROOT", "")
-    found = find_current_vm_base(Path(root)) if root else None
+    found = find_named(Path(root), DEFAULT_VM_IMAGE) if root else None
     require("the utility VM's image", found is not None, f"no vm/current in SILO_CACHE_ROOT ({root})")
     assert found is not None
-    return describe(found)
+    return describe(found, DEFAULT_VM_IMAGE)
 
 
 @pytest.fixture(params=["process-linux", "process-windows", "hyperv-linux"])
