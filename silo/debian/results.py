@@ -9,11 +9,14 @@
 from __future__ import annotations
 
 import fcntl
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Set
 from contextlib import contextmanager
 from pathlib import Path
+
+_KEY = re.compile(r"[0-9a-f]{64}")
 
 
 @contextmanager
@@ -63,11 +66,11 @@ def point_to(results: Path, key: str, link: str = "current") -> None:
 
 
 def remove_unnamed(results: Path) -> None:
-    """Remove finished builds that no link names."""
+    """Remove finished builds that no link names. Directories whose names are no hashes belong to others."""
     entries = list(results.iterdir())
     named = {str(entry.readlink()) for entry in entries if entry.is_symlink()}
     for directory in entries:
-        if directory.is_dir() and not directory.is_symlink() and directory.name not in named:
+        if _KEY.fullmatch(directory.name) and not directory.is_symlink() and directory.name not in named:
             shutil.rmtree(directory, ignore_errors=True)
 
 

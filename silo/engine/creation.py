@@ -28,7 +28,7 @@ from silo.model.image import Healthcheck, Image
 from silo.model.mount import MountKind, MountPoint, MountRequest
 from silo.model.network import EndpointRequest, PortBinding
 from silo.model.platform import Isolation, PersonalityName
-from silo.model.vm_image import VM_LABEL
+from silo.model.vm_image import DEFAULT_VM_IMAGE, VM_LABEL
 
 MINIMUM_MEMORY_BYTES = 6 << 20
 _LOG_DRIVERS = ("json-file", "local", "none")
@@ -117,8 +117,10 @@ class Creator:
         labels = image.config.labels | config.labels
         needs_vm = config.isolation is Isolation.HYPERV and config.disk is None
         vm = labels.get(VM_LABEL, "") if needs_vm else ""
-        if needs_vm:
-            get_vm_image(self._vm_images, vm or self._parts.vm_image)
+        wanted = vm or self._parts.vm_image
+        if needs_vm and wanted != DEFAULT_VM_IMAGE:
+            # The default one is built by whoever needs it first.
+            get_vm_image(self._vm_images, wanted)
         return msgspec.structs.replace(
             config,
             network_mode=mode,

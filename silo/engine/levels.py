@@ -1,9 +1,9 @@
 """What an isolation level cannot give is refused by name, at create, rather than left out in silence.
 
 A container of the level hyperv has a kernel and devices of its own. Nothing of the host's kernel can be shared with it: no
-namespace, no device, no mount that goes on following the host's. Limits are two kinds: those of the processor and of block
-devices (--cpus, --cpu-shares, --cpuset-cpus, --blkio-weight, …) hold the whole machine from outside, as they hold a
-process; those of programs (--pids-limit, --ulimit, --shm-size, --oom-score-adj, …) are kept by the kernel inside.
+namespace, no device, no mount that goes on following the host's. Limits are of two kinds: those of the processor (--cpus,
+--cpu-shares, --cpuset-cpus, …) hold the whole machine from outside, as they hold a process; those of programs (--pids-limit,
+--ulimit, --shm-size, --oom-score-adj, …) are kept by the kernel inside.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def check_level(config: ContainerConfig) -> None:
     """Raises Unsupported, naming the option, the level, the reason and a way out. `config` is settled (see Creator)."""
     if config.isolation is not Isolation.HYPERV:
         return
-    for rows in (_namespaces(config), _devices_and_mounts(config), _memory(config)):
+    for rows in (_namespaces(config), _devices_and_mounts(config), _limits(config)):
         for row in rows:
             if row.given:
                 raise Unsupported(
@@ -78,7 +78,7 @@ def _devices_and_mounts(config: ContainerConfig) -> Iterator[_Refusal]:
         )
 
 
-def _memory(config: ContainerConfig) -> Iterator[_Refusal]:
+def _limits(config: ContainerConfig) -> Iterator[_Refusal]:
     limits = config.resources
     no_swap = "a virtual machine's memory is fixed and has no swap"
     yield _Refusal(
@@ -88,6 +88,9 @@ def _memory(config: ContainerConfig) -> Iterator[_Refusal]:
         "give --memory alone, or --isolation process",
     )
     yield _Refusal(f"--memory-swappiness {limits.memory_swappiness}", limits.memory_swappiness is not None, no_swap)
+    yield _Refusal(
+        f"--blkio-weight {limits.blkio_weight}", bool(limits.blkio_weight), "its kernel has its disks for itself"
+    )
     yield _Refusal("--oom-kill-disable", limits.oom_kill_disable, "its kernel has nowhere else to take memory from")
 
 

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import os
 import re
+import shutil
 import signal
+import tarfile
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from silo.errors import Conflict, InvalidRequest, NotFound, ProcessStartFailed
+from silo.errors import Conflict, InvalidRequest, NotFound, ProcessStartFailed, Unsupported
 from silo.model.container import Resources
 from silo.model.ids import new_id
 from silo.model.platform import PersonalityName
@@ -282,6 +286,44 @@ async def test_writes_stay_in_the_scratch(subject: Subject) -> None:
     async with subject.started(plan) as container_id:
         assert (await subject.end(container_id)).exit_code == 0
     assert await subject.read_scratch(plan, "made") == [("kept", 0)]
+
+
+async def test_files_are_reached_through_a_runtime_that_keeps_them(subject: Subject) -> None:
+    plan = subject.plan("write", subject.guest_path("made"), "kept")
+    plan = msgspec.structs.replace(plan, rootfs=msgspec.structs.replace(plan.rootfs, volatile=False))
+    if not subject.runtime.keeps_files:
+        with pytest.raises(Unsupported):
+            subject.runtime.open_files(plan.id, plan.rootfs, ())
+        return
+    await subject.runtime.prepare(plan)
+    await subject.runtime.start(plan.id)
+    await subject.end(plan.id)
+    await subject.runtime.release(plan.id)
+    try:
+        # The Linux subject's words for a place are the paths that the port takes.
+        made = subject.guest_path("made")
+        async with subject.runtime.open_files(plan.id, plan.rootfs, ()) as files:
+            assert (await files.stat(made))["size"] == 4
+            _, chunks = await files.read(made)
+            archive = b"".join([chunk async for chunk in chunks])
+            with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
+                (member,) = tar.getmembers()
+                content = tar.extractfile(member)
+                assert content is not None and content.read() == b"kept" and member.uid == 0
+            with pytest.raises(NotFound):
+                await files.stat("/nowhere")
+
+            async def once() -> AsyncIterator[bytes]:
+                yield archive
+
+            await files.write("/mnt", once(), no_overwrite_dir_non_dir=False, copy_uid_gid=False)
+            assert (await files.stat("/mnt/made"))["size"] == 4
+            assert made in {change.path for change in await files.changes()}
+            layer = b"".join([chunk async for chunk in files.layer()])
+            with tarfile.open(fileobj=io.BytesIO(layer)) as tar:
+                assert made.lstrip("/") in tar.getnames()
+    finally:
+        shutil.rmtree(plan.directory, ignore_errors=True)
 
 
 async def test_the_scratch_survives_a_restart(subject: Subject) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from silo.engine.levels import check_level, check_sources
-from silo.errors import Unsupported
+from silo.errors import InvalidRequest, Unsupported
 from silo.model.container import ContainerConfig, Device, Namespaces, Resources, Ulimit
 from silo.model.mount import MountKind, MountRequest, PlannedMount
 from silo.model.platform import Isolation
@@ -35,6 +35,7 @@ REFUSED: tuple[tuple[str, dict[str, Any]], ...] = (
     ("--memory-swap -1", {"resources": Resources(memory_swap_bytes=-1)}),
     ("--memory-swap 200", {"resources": Resources(memory_bytes=100, memory_swap_bytes=200)}),
     ("--memory-swappiness 0", {"resources": Resources(memory_swappiness=0)}),
+    ("--blkio-weight 10", {"resources": Resources(blkio_weight=10)}),
     ("--oom-kill-disable", {"resources": Resources(oom_kill_disable=True)}),
 )
 TAKEN: tuple[dict[str, Any], ...] = (
@@ -42,7 +43,7 @@ TAKEN: tuple[dict[str, Any], ...] = (
     {"network_mode": "none", "namespaces": Namespaces(ipc="none")},
     {"mounts": (MountRequest(kind=MountKind.BIND, source="/srv", target="/srv", propagation="rprivate"),)},
     {"resources": Resources(memory_bytes=100, memory_swap_bytes=100, memory_reservation_bytes=50)},
-    {"resources": Resources(nano_cpus=10**9, cpu_shares=2, cpuset_cpus="0", cpuset_mems="0", blkio_weight=10)},
+    {"resources": Resources(nano_cpus=10**9, cpu_shares=2, cpuset_cpus="0", cpuset_mems="0")},
     {"resources": Resources(pids_limit=5, ulimits=(Ulimit(name="nofile", soft=1, hard=2),), oom_score_adj=5)},
 )
 
@@ -74,6 +75,16 @@ def test_create_and_update_ask() -> None:
             await create(bench, "guest", network_mode="container:vm")
         await bench.engine.containers.start(container)
         assert container in bench.vm_runtime.running and container not in bench.runtime.running
+
+    scenario(body)
+
+
+def test_only_the_default_utility_vm_may_be_missing_at_create() -> None:
+    async def body(bench: Bench) -> None:
+        bench.vm_images.names.clear()
+        await create(bench, "plain", isolation=Isolation.HYPERV)
+        with pytest.raises(InvalidRequest, match="no utility VM named rt: none is built"):
+            await create(bench, "named", isolation=Isolation.HYPERV, labels={"com.silo.vm": "rt"})
 
     scenario(body)
 
