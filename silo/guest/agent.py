@@ -135,11 +135,14 @@ class Agent:
             unmount(target, lazy=bool(params.get("lazy")))
         return {}
 
-    def _do_write(self, _: Call, params: Params) -> Params:
-        from silo.guest.mounting import write_files
+    def _do_attach(self, call: Call, params: Params) -> None:
+        from silo.guest.attaching import attach
 
-        write_files(params["files"])
-        return {}
+        task = self._tasks.get(params["task"])
+        if not task.pid:
+            raise Refused("not_running", f"task {task.name} is not running")
+        pid, mounts = task.pid, params["mounts"]
+        self._in_thread(call, lambda: attach(pid, mounts))
 
     def _do_network(self, _: Call, params: Params) -> Params:
         from silo.guest.netlink import configure
@@ -213,6 +216,33 @@ class Agent:
                 raise Refused("not_running", f"task {task.name} is not running")
             return os.open(f"/proc/{task.pid}/root", flags)
         return os.open(str(params["root"]), flags)
+
+    def _do_read_files(self, _: Call, params: Params) -> Params:
+        from silo.guest.files import read_files
+
+        root = self._open_root(params)
+        try:
+            return {"files": read_files(root, params["paths"])}
+        finally:
+            os.close(root)
+
+    def _do_write_files(self, _: Call, params: Params) -> Params:
+        from silo.guest.files import write_files
+
+        write_files(params["files"])
+        return {}
+
+    def _do_limit(self, _: Call, params: Params) -> Params:
+        from silo.guest.files import set_limits
+
+        set_limits(self._tasks.get(params["task"]).cgroup, params["files"])
+        return {}
+
+    def _do_sysctl(self, _: Call, params: Params) -> Params:
+        from silo.guest.files import set_sysctls
+
+        set_sysctls(params["values"])
+        return {}
 
     def _do_stat(self, _: Call, params: Params) -> Params:
         from silo.guest.archives import describe_path

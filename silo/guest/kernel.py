@@ -20,6 +20,13 @@ _RESOLVE_IN_ROOT = 0x10
 # the kernel answers EAGAIN when a rename anywhere raced with a `..` of this path
 _RETRIES = 32
 
+_SYS_OPEN_TREE, _SYS_MOVE_MOUNT, _SYS_MOUNT_SETATTR = 428, 429, 442
+_OPEN_TREE_CLONE = 1
+_AT_EMPTY_PATH, _AT_RECURSIVE = 0x1000, 0x8000
+_MOVE_EMPTY_PATHS = 0x44
+_ATTRIBUTE_READ_ONLY = 1
+_CLONE_FS, _CLONE_NEWNS = 0x200, 0x20000
+
 _PR_SET_CHILD_SUBREAPER = 36
 _RB_POWER_OFF = 0x4321FEDC
 _RNDADDENTROPY = 0x40085203
@@ -56,6 +63,46 @@ def mount(source: str, target: str, fstype: str, flags: int, data: str) -> None:
 
 def unmount(target: str, *, lazy: bool) -> None:
     _check(_libc.umount2(os.fsencode(target), 2 if lazy else 0), "umount", target)
+
+
+def clone_tree(source: str, *, read_only: bool) -> int:
+    """What is mounted at `source`, with all that is mounted in it, as a tree that is mounted nowhere yet."""
+    flags = _OPEN_TREE_CLONE | _AT_RECURSIVE | os.O_CLOEXEC
+    tree: int = _libc.syscall(
+        ctypes.c_long(_SYS_OPEN_TREE), ctypes.c_long(-1), os.fsencode(source), ctypes.c_ulong(flags)
+    )
+    _check(tree, "open_tree", source)
+    if read_only:
+        wanted = struct.pack("=QQQQ", _ATTRIBUTE_READ_ONLY, 0, 0, 0)
+        result = _libc.syscall(
+            ctypes.c_long(_SYS_MOUNT_SETATTR),
+            ctypes.c_long(tree),
+            b"",
+            ctypes.c_ulong(_AT_EMPTY_PATH | _AT_RECURSIVE),
+            wanted,
+            ctypes.c_size_t(len(wanted)),
+        )
+        _check(result, "mount_setattr", source)
+    return tree
+
+
+def move_mount(tree: int, place: int) -> None:
+    """Mount a tree on what `place` (O_PATH) is open on."""
+    result = _libc.syscall(
+        ctypes.c_long(_SYS_MOVE_MOUNT),
+        ctypes.c_long(tree),
+        b"",
+        ctypes.c_long(place),
+        b"",
+        ctypes.c_ulong(_MOVE_EMPTY_PATHS),
+    )
+    _check(result, "move_mount")
+
+
+def join_mounts(namespace: int) -> None:
+    """This thread alone sees another mount namespace from now on; it has no way back."""
+    _check(_libc.unshare(_CLONE_FS), "unshare(CLONE_FS)")
+    _check(_libc.setns(namespace, _CLONE_NEWNS), "setns(CLONE_NEWNS)")
 
 
 def open_in_root(root: int, path: str, flags: int, mode: int = 0) -> int:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 from typing import Any
 
 from silo.guest.failures import Refused
 from silo.guest.kernel import MOUNT_FLAGS, mount, open_in_root, unmount
 
-_DISK = "serial:"
 _KINDS = frozenset(
     {"", "bind", "erofs", "ext4", "overlay", "tmpfs", "9p", "proc", "sysfs", "devtmpfs", "cgroup2", "xfs"}
 )
@@ -30,14 +28,14 @@ def make_mounts(wanted: list[dict[str, Any]]) -> None:
 
 
 def _make(entry: dict[str, Any]) -> str:
-    """`type`, `source`, `target`, `options` (words: flags, the rest is the file system's), `mkdir`, `beneath`, `then_mkdir`."""
+    """`type`, `source`, `target`, `options` (words: flags, the rest is the file system's), `mkdir`, `beneath`."""
     kind = str(entry.get("type", ""))
     if kind not in _KINDS:
         raise Refused("invalid", f"file system {kind!r} is not one that this agent mounts")
     flags, data = _split_options(entry.get("options", []))
     if kind == "bind":
         flags, kind = flags | MOUNT_FLAGS["bind"], ""
-    source, target = find_disk(str(entry.get("source", ""))), str(entry["target"])
+    source, target = str(entry.get("source", "")), str(entry["target"])
     root = os.open(str(entry.get("beneath") or "/"), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         if entry.get("mkdir"):
@@ -59,22 +57,7 @@ def _make(entry: dict[str, Any]) -> str:
         except OSError:
             unmount(real, lazy=True)
             raise
-    for name in entry.get("then_mkdir", ()):
-        with contextlib.suppress(FileExistsError):
-            os.mkdir(f"{real}/{name}", 0o755)  # noqa: PTH102 - pathlib is not imported here
     return real
-
-
-def find_disk(source: str) -> str:
-    """`serial:NAME` is the device of the disk with that serial number; anything else is itself."""
-    if not source.startswith(_DISK):
-        return source
-    wanted = source.removeprefix(_DISK)
-    for name in os.listdir("/sys/block"):  # noqa: PTH208
-        with contextlib.suppress(OSError), open(f"/sys/block/{name}/serial") as file:
-            if file.read(64).strip() == wanted:
-                return f"/dev/{name}"
-    raise FileNotFoundError(errno.ENOENT, f"there is no disk {wanted} (yet)")
 
 
 def _split_options(options: list[str]) -> tuple[int, str]:
@@ -106,16 +89,3 @@ def make_directories(root: int, path: str) -> None:
             above = below
     finally:
         os.close(above)
-
-
-def write_files(texts: dict[str, str]) -> None:
-    """The guest's own files, for containers to bind. One that is there keeps its inode: who has bound it sees the new text."""
-    root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        for path, text in texts.items():
-            make_directories(root, path.rpartition("/")[0])
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
-            with open(descriptor, "w") as file:
-                file.write(text)
-    finally:
-        os.close(root)

@@ -14,12 +14,13 @@ import msgspec
 from silo.errors import HostError, InvalidRequest
 from silo.host import mounts, namespaces
 from silo.host.cgroups import CgroupTree
-from silo.isolation.process.bundle import clone_source
+from silo.isolation.bind_sources import clone_source
 from silo.isolation.process.keeper_client import KeeperClient
 from silo.isolation.process.live import Live
 from silo.isolation.process.record import Paths, save_record
 from silo.isolation.process.silo import Silos
-from silo.isolation.process.warm import computer_name, move_scratch
+from silo.isolation.process.warm import move_scratch
+from silo.isolation.warm_recipe import computer_name
 from silo.model.mount import PlannedMount
 from silo.model.runtime import ContainerPlan
 

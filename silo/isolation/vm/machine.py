@@ -13,12 +13,13 @@ import contextlib
 import os
 import signal
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from silo.errors import HostError, SiloError, Unavailable
 from silo.host import namespaces
 from silo.host.run import start_detached
+from silo.isolation.slots import RANGE_SIZE
 from silo.isolation.vm.accelerator import kvm_group
 from silo.isolation.vm.command import Accelerator, Descriptors, Machine, Role, build_qemu
 from silo.isolation.vm.jail import Jail, build_jail
@@ -74,6 +75,10 @@ class VirtualMachine:
         self.monitor = monitor
         self.console = console
 
+    @property
+    def alive(self) -> bool:
+        return namespaces.start_time(self.pid) == self.pid_started
+
     def connect_agent(self) -> socket.socket:
         """The host's end of the agent's port; one connection at a time. Raises Unavailable when QEMU is gone."""
         connection = socket.socket(socket.AF_UNIX)
@@ -122,6 +127,22 @@ class VirtualMachine:
         self.console.close()
 
 
+async def adopt_machine(directory: Path, pid: int, pid_started: int) -> VirtualMachine:
+    """One that an earlier daemon started; its console went with that one. Raises Unavailable when it has ended."""
+    if not pid or namespaces.start_time(pid) != pid_started:
+        raise Unavailable("the virtual machine has ended")
+    connection = socket.socket(socket.AF_UNIX)
+    try:
+        _at(directory, "monitor.sock", connection.connect)
+        client = await QmpClient.connect(connection)
+    except OSError as error:
+        connection.close()
+        raise Unavailable("the virtual machine has ended", details=str(error)) from error
+    ours, theirs = socket.socketpair()
+    theirs.close()
+    return VirtualMachine(directory, pid, client, Console(ours))
+
+
 async def start_machine(
     directory: Path,
     machine: Machine,
@@ -130,23 +151,28 @@ async def start_machine(
     uid: int,
     files: Mapping[str, Path],
     memory: int = -1,
-    scratch: Path | None = None,
+    scratch: int = -1,
+    user_namespace: int = -1,
+    entry_files: Sequence[str] = (),
     on_event: EventListener | None = None,
 ) -> VirtualMachine:
-    """Start QEMU in `directory`, which exists, and speak to its monitor. `scratch` is the disk of a machine with one.
+    """Start QEMU in `directory`, which exists, and speak to its monitor. `uid`, `files` and `user_namespace` are the jail's.
+
+    `entry_files`: what is written to enter its cgroups.
 
     A template or a cold machine waits for `cont`, a clone for its state. Raises ToolMissing, HostError with QEMU's own
     complaint, Unavailable; nothing runs then.
     """
-    with contextlib.ExitStack() as made, contextlib.ExitStack() as lent:
+    with contextlib.ExitStack() as made:
         monitor, agent = (made.enter_context(_listen(directory, name)) for name in ("monitor.sock", "agent.sock"))
         console, console_end = (made.enter_context(end) for end in socket.socketpair())
-        disk = _open_scratch(lent, scratch) if scratch is not None else None
-        descriptors = Descriptors(monitor.fileno(), agent.fileno(), console_end.fileno(), memory, disk)
+        descriptors = Descriptors(monitor.fileno(), agent.fileno(), console_end.fileno(), memory, scratch)
         group = kvm_group() if machine.accelerator is Accelerator.KVM else None
-        argv = build_jail(Jail(uid=uid, files=files, kvm_group=group), build_qemu(machine, descriptors, role))
-        passed = [monitor.fileno(), agent.fileno(), console_end.fileno(), *(disk or ())]
-        passed += [memory] if memory >= 0 else []
+        if group is not None and user_namespace >= 0:
+            group = RANGE_SIZE
+        jail = Jail(uid=uid, files=files, kvm_group=group, user_namespace=user_namespace)
+        argv = (*_enter(entry_files), *build_jail(jail, build_qemu(machine, descriptors, role)))
+        passed = [*descriptors.passed(), *([user_namespace] if user_namespace >= 0 else [])]
         log_path = directory / "qemu.log"
         # vfork and exec of a program: a few milliseconds, and not the loop's
         parent = await asyncio.to_thread(start_detached, argv, log_path=log_path, pass_fds=passed)
@@ -169,13 +195,12 @@ async def start_machine(
     return VirtualMachine(directory, pid, client, Console(console))
 
 
-def _open_scratch(lent: contextlib.ExitStack, path: Path) -> tuple[int, int]:
-    """QEMU opens a disk for reading first, and takes of a set of descriptors the one whose mode is right."""
-    flags = (os.O_RDONLY, os.O_RDWR)
-    reading, both = (os.open(path, mode | os.O_NOFOLLOW | os.O_CLOEXEC) for mode in flags)
-    lent.callback(os.close, reading)
-    lent.callback(os.close, both)
-    return reading, both
+def _enter(files: Sequence[str]) -> tuple[str, ...]:
+    """A shell that moves itself and becomes the program: moving another process takes the kernel ten times as long."""
+    if not files:
+        return ()
+    script = 'for file in $1; do echo 0 >"$file" || exit 1; done; shift; exec "$@"'
+    return ("/bin/sh", "-c", script, "sh", " ".join(files))
 
 
 def _listen(directory: Path, name: str) -> socket.socket:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -41,8 +41,6 @@ class Template:
     files: Mapping[str, Path]
     memory: int
     state: int
-    scratch: Path | None = None
-    """The disk of a machine with scratch as it was when the state was saved: a clone gets a copy of it (`copy_disk`)."""
     _closed: bool = field(default=False, init=False)
 
     @property
@@ -65,11 +63,11 @@ async def make_template(
     files: Mapping[str, Path],
     warm: Warm,
     limit_s: float,
-    scratch: Path | None = None,
+    scratch: int = -1,
+    user_namespace: int = -1,
+    entry_files: Sequence[str] = (),
 ) -> Template:
     """Boot `machine` in `directory`, let it get warm within `limit_s` seconds, save it. Nothing runs afterwards.
-
-    `scratch` is the disk of a machine with one; it belongs to the template from then on.
 
     Raises GuestError with the console's last lines when the guest does not get ready, HostError, Unavailable.
     """
@@ -77,7 +75,15 @@ async def make_template(
         memory = create_memory(machine.memory_bytes)
         undo.callback(os.close, memory)
         running = await start_machine(
-            directory, machine, Role.TEMPLATE, uid=uid, files=files, memory=memory, scratch=scratch
+            directory,
+            machine,
+            Role.TEMPLATE,
+            uid=uid,
+            files=files,
+            memory=memory,
+            scratch=scratch,
+            user_namespace=user_namespace,
+            entry_files=entry_files,
         )
         undo.push_async_callback(running.end)
         await running.monitor.execute("cont")
@@ -97,7 +103,7 @@ async def make_template(
         for descriptor in (memory, state):
             await _seal(descriptor)
         undo.pop_all()
-    return Template(machine, dict(files), memory, state, scratch)
+    return Template(machine, dict(files), memory, state)
 
 
 async def _seal(descriptor: int) -> None:
@@ -135,10 +141,13 @@ async def start_clone(
     directory: Path,
     *,
     uid: int,
-    scratch: Path | None = None,
+    user_namespace: int = -1,
+    scratch: int = -1,
+    files: Mapping[str, Path] | None = None,
+    entry_files: Sequence[str] = (),
     on_event: EventListener | None = None,
 ) -> VirtualMachine:
-    """A running copy of the template in `directory`. `scratch` is a copy of the template's disk, if it has one, for this clone.
+    """A running copy of the template in `directory`; `files` take the places of the template's.
 
     Raises HostError, Unavailable; nothing runs then.
     """
@@ -147,9 +156,11 @@ async def start_clone(
         template.machine,
         Role.CLONE,
         uid=uid,
-        files=template.files,
+        files={**template.files, **(files or {})},
         memory=template.memory,
         scratch=scratch,
+        user_namespace=user_namespace,
+        entry_files=entry_files,
         on_event=on_event,
     )
     try:

@@ -1,167 +1,171 @@
 """Windows containers in a VM: a silo (Wine's services and the launcher, docs/launcher-protocol.md) begun, saved warm, dressed.
 
-Cold, in any clone that has the container's disks (`plug_disk`, or a Machine with `image` and `scratch`):
+Cold, in any clone whose slots hold the container's image (as a disk, not mapped) and its scratch, reseeded, with its root mounted:
 
-    await begin_silo(guest, "c1", order)            # mounts, owner, process 1
-    await guest.start_main("c1", launch)            # waits until programs can be started
+    await own_prefix(session, plan)
+    container.main = await begin_silo(session, plan, build_silo_spec(plan, identity, seccomp))
+    await start_program(session, plan)                    # waits until the launcher can start programs
 
-Warm: a template is booted with the container's own image and an empty scratch as disks from the beginning (`Machine.image`,
-`Machine.scratch`), `warm_silo` is its `Warm`. So the image's own registry is the one that the silo runs on. A clone gets a copy of
-the template's scratch, made with `copy_disk`, which becomes the container's: what the silo had written by then, what the
-container writes, and the registry all lie on it, and a later cold start finds a scratch like any other. A container whose scratch
-has been written to before, or that wants what the template has not (see `SiloOrder`), has to start cold.
+Warm: a template of its own for `find_template_plan(plan)`, booted with the container's image in its slot and an empty scratch, with
+`warm_windows` as its `Warm`. So the registry that the silo runs on is the image's own. The template's scratch is kept; a clone
+gets a copy of it (`ScratchDisks.copy`), which becomes the container's: what the silo had written by then, what the container
+writes, and the registry all lie on it, and a later cold start finds a scratch like any other.
 
-    clone = await start_clone(template, directory, uid=…, scratch=copy)
-    greeting = await client.connect(clone.connect_agent())
-    main = await dress_silo(guest, greeting, dress)
-    await guest.start_main(SILO, launch)
+    clone: the image in its slot, the copy as its scratch, its agent connected
+    container.main = await dress_windows(session, plan, machine_id=…)   # folders are mounted in the guest before
+    await start_program(session, plan)
+
+A container whose scratch exists already (something was copied into it, or it has run before), or that has no template's plan,
+starts cold. A clone that waits in a pool has run `exercise`, and may be stopped (`stop`, `cont`) until it is dressed.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
-import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
 
-from silo.errors import GuestError, NotFound
-from silo.isolation.vm.answers import Greeting
-from silo.isolation.vm.command import IMAGE, SCRATCH
-from silo.isolation.vm.programs import Guest, GuestProgram
-from silo.model.runtime import LaunchPlan, ScratchOwner
+import msgspec
 
-SILO = "silo"
-"""The task of a silo that was begun before it had an owner, in all clones of its template."""
+from silo.errors import GuestError
+from silo.isolation.identity import Identity, resolve_identity
+from silo.isolation.seccomp import SeccompInputs
+from silo.isolation.spec import Json
+from silo.isolation.vm.guest_spec import MAIN, build_guest_spec, folders_of, limits, read_special_files, special_files
+from silo.isolation.vm.machine import VirtualMachine
+from silo.isolation.vm.programs import GuestProgram
+from silo.isolation.vm.session import FILES, FOLDERS, ROOT, GuestSession, root_mounts
+from silo.isolation.vm.template import Warm
+from silo.isolation.warm_recipe import build_warm_plan, computer_name, find_recipe
+from silo.model.runtime import ContainerPlan, LaunchPlan
 
-IMAGE_AT, SCRATCH_AT, ROOT = "/run/container/image", "/run/container/scratch", "/run/container/root"
-
-_DISK_PATIENCE_S = 20.0
-_DISK_PAUSE_S = 0.005
-_SEED_BYTES = 64
-_MAXIMUM_NAME = 15
-# What has run once costs a clone less: its pages are there, the console's process runs, and the service that is begun after the
+_CONNECT_LIMIT_S = 300.0
+# nowhere: the special files of a template's plan have no contents on the host
+_NO_DIRECTORY = Path("/template")
+# What has run once costs a clone less: its pages are there, the console's process runs, and the service that is started after
+# the first program.
 _FIRST_PROGRAM = LaunchPlan(command_line="C:\\windows\\system32\\cmd.exe /c ver", directory="C:\\")
 
-Mount = Mapping[str, Any]
+
+def build_silo_spec(plan: ContainerPlan, identity: Identity, seccomp: SeccompInputs) -> Json:
+    """As `build_guest_spec`, with the machine's names: those of a silo that runs already can then still be changed."""
+    spec = build_guest_spec(plan, identity, seccomp)
+    for name in ("hostname", "domainname"):
+        spec.pop(name, None)
+    spec["linux"]["namespaces"] = [entry for entry in spec["linux"]["namespaces"] if entry["type"] != "uts"]
+    return spec
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SiloOrder:
-    """What a silo is begun with, and what a template is made for: nothing of it can be changed in a clone.
-
-    `config` is the OCI configuration. For a template it has no UTS and no network namespace of its own (the VM has), because the
-    silo's names and network come when it runs already, and no terminal. `mounts` are the guest's, and make `config`'s root.
-    """
-
-    config: Mapping[str, Any]
-    mounts: tuple[Mount, ...]
-    owner: ScratchOwner | None = None
-    root: str = ROOT
-    files: Mapping[str, str] = field(default_factory=dict)
-    """Path in the guest → text, for `config` to bind (/etc/hosts, …); a clone may write them anew, see `Dress`."""
+# --- cold
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Dress:
-    """What makes a clone's silo a container: its names, and the texts of files that `SiloOrder.files` has named."""
-
-    hostname: str
-    computer_name: str = ""
-    """"" makes it of the host name, as Wine does."""
-    machine_id: str = ""
-    files: Mapping[str, str] = field(default_factory=dict)
-    open_stdin: bool = True
+async def own_prefix(session: GuestSession, plan: ContainerPlan) -> None:
+    """The prefix belongs to the container's user. After its root has been mounted, before `begin_silo`."""
+    if plan.scratch_owner is not None:
+        await session.guest.own(ROOT, plan.scratch_owner)
 
 
-def build_root_mounts() -> tuple[Mount, ...]:
-    """The disks IMAGE (EROFS, read-only) and SCRATCH (ext4) as the overlay at ROOT."""
-    layers = f"lowerdir={IMAGE_AT},upperdir={SCRATCH_AT}/upper,workdir={SCRATCH_AT}/work"
-    return (
-        {"type": "erofs", "source": f"serial:{IMAGE}", "target": IMAGE_AT, "options": ["ro"], "mkdir": True},
-        {
-            "type": "ext4",
-            "source": f"serial:{SCRATCH}",
-            "target": SCRATCH_AT,
-            "options": ["noatime"],
-            "mkdir": True,
-            "then_mkdir": ["upper", "work"],
-        },
-        {"type": "overlay", "source": "root", "target": ROOT, "options": [layers], "mkdir": True},
-    )
-
-
-async def begin_silo(guest: Guest, name: str, order: SiloOrder, *, stdin: bool) -> GuestProgram:
-    """Process 1 of a Windows container; its launcher is ready some time later. The guest has been reseeded.
+async def begin_silo(session: GuestSession, plan: ContainerPlan, spec: Json) -> GuestProgram:
+    """Process 1 of a Windows container as the task MAIN; `spec` is `build_silo_spec`'s. Its launcher is ready some time later.
 
     Raises ProcessStartFailed, InvalidRequest, GuestError, Unavailable.
     """
-    if order.files:
-        await guest.client.request("write", {"files": dict(order.files)})
-    await _mount_when_there(guest, order.mounts)
-    if order.owner is not None:
-        await guest.own(order.root, order.owner)
-    return await guest.run(name, order.config, stdin=stdin, launcher=True)
+    return await session.guest.run(MAIN, spec, stdin=plan.open_stdin, launcher=True)
 
 
-async def _mount_when_there(guest: Guest, mounts: tuple[Mount, ...]) -> None:
-    """A disk that has just been plugged in is found some time later."""
-    deadline = asyncio.get_running_loop().time() + _DISK_PATIENCE_S
-    while True:
+async def start_program(session: GuestSession, plan: ContainerPlan) -> int:
+    """The main program of a silo that has been begun or dressed; its end is MAIN's. Answers its Windows process id.
+
+    Raises ProcessStartFailed, InvalidRequest, GuestError (the silo ended first), Unavailable.
+    """
+    assert plan.launch is not None
+    return await session.guest.start_main(MAIN, plan.launch, no_flush=plan.auto_remove)
+
+
+# --- warm
+
+
+def find_template_plan(plan: ContainerPlan) -> ContainerPlan | None:
+    """The plan of the silo that a template for containers like this one holds; equal for all that can be clones of it.
+
+    None for a plan that cannot be served by a silo that runs already.
+    """
+    recipe = find_recipe(plan)
+    if recipe is None:
+        return None
+    made = build_warm_plan(recipe, "template", _NO_DIRECTORY)
+    special = tuple(
+        msgspec.structs.replace(mount, source=_NO_DIRECTORY / name) for name, mount in special_files(plan).items()
+    )
+    return msgspec.structs.replace(made, mounts=special, scratch_owner=plan.scratch_owner, vm=plan.vm)
+
+
+def warm_windows(plan: ContainerPlan, seccomp: SeccompInputs) -> Warm:
+    """For `make_template`: the machine has the image in its slot and an empty scratch. `plan` is `find_template_plan`'s."""
+
+    async def warm(vm: VirtualMachine) -> None:
+        session = GuestSession(vm)
         try:
-            await guest.client.request("mount", {"mounts": list(mounts)})
-            return
-        except NotFound:
-            if asyncio.get_running_loop().time() > deadline:
-                raise
-        await asyncio.sleep(_DISK_PAUSE_S)
+            await session.connect(limit_s=_CONNECT_LIMIT_S)
+            await session.reseed("silo", "0" * 32)
+            await session.mount(root_mounts(mapped=False, volatile=plan.rootfs.volatile))
+            await session.write_files({f"{FILES}/{name}": b"127.0.0.1 silo\n" for name in special_files(plan)})
+            await own_prefix(session, plan)
+            passwd, group = await session.read_files(ROOT, ["/etc/passwd", "/etc/group"])
+            texts = (passwd.decode(errors="replace"), group.decode(errors="replace"))
+            identity = resolve_identity(*texts, plan.process.user, plan.process.groups)
+            await begin_silo(session, plan, build_silo_spec(plan, identity, seccomp))
+            await session.guest.until_ready(MAIN)
+            await exercise(session)
+            # a registry that is on the disk need not be written by each clone, half a minute after its start
+            await session.guest.save(MAIN)
+            await session.client.request("sync")
+            await session.client.request("void_seed")
+        finally:
+            session.client.close()
+
+    return warm
 
 
-async def warm_silo(guest: Guest, order: SiloOrder) -> None:
-    """In a template that has just booted: a silo as the task SILO, ready, with one program run. Then the machine can be saved.
+async def exercise(session: GuestSession) -> None:
+    """Run a small program in a silo that is ready: the next one starts faster. Reseeded before, as for any program.
 
-    The host's client has to be closed before that. Raises as `begin_silo` does.
+    Raises GuestError, Unavailable.
     """
-    await reseed(guest, hostname="silo")
-    await begin_silo(guest, SILO, order, stdin=True)
-    await guest.until_ready(SILO)
-    await exercise(guest)
-    # a registry like that on the disk need not be written again, by each clone, half a minute after its start
-    await guest.save(SILO)
-    await guest.client.request("sync")
-    await guest.client.request("void_seed")
-
-
-async def exercise(guest: Guest) -> None:
-    """Run one small program in the silo SILO: a clone that waits in a pool will start the next one faster. Raises GuestError."""
-    program = await guest.launch("exercise", SILO, _FIRST_PROGRAM, wanted=(False, False, False))
+    program = await session.guest.launch("exercise", MAIN, _FIRST_PROGRAM, wanted=(False, True, False))
+    assert program.stdout is not None
+    while await program.stdout.read():
+        pass
     end = await program.wait()
-    await guest.release(program)
+    await session.guest.release(program)
     if end.code != 0:
-        raise GuestError(f"the first program in the silo ended with {end.code:#x}")
+        raise GuestError(f"the first program in a silo ended with code {end.code:#x}")
 
 
-async def dress_silo(guest: Guest, greeting: Greeting, dress: Dress) -> GuestProgram:
-    """A clone's silo becomes a container's, up to where its main program can be started (`Guest.start_main(SILO, …)`).
+async def dress_windows(session: GuestSession, plan: ContainerPlan, *, machine_id: str) -> GuestProgram:
+    """A clone's silo becomes the container of `plan`, up to where `start_program` can be called.
 
-    The network and mounts can be made meanwhile. Answers the container's program, whose streams are those of the main one.
-    Raises GuestError, InvalidRequest, Unavailable.
+    Reseeds the guest and writes its special files; the network can be made meanwhile. Folders of the host are attached if the guest
+    has them mounted. Answers the program MAIN, whose streams are those of the main program. Raises GuestError, InvalidRequest,
+    Unavailable.
     """
-    state = next((task for task in greeting.tasks if task.task == SILO and task.state == "running"), None)
+    state = next((task for task in session.tasks if task.task == MAIN and task.state == "running"), None)
     if state is None:
         raise GuestError("the clone holds no silo that runs")
-    program = guest.adopt(state)
-    await reseed(guest, hostname=dress.hostname, machine_id=dress.machine_id)
-    if dress.files:
-        await guest.client.request("write", {"files": dict(dress.files)})
-    if not dress.open_stdin and program.stdin is not None:
+    program = session.guest.adopt(state)
+    files = await asyncio.to_thread(read_special_files, plan)
+    requests = [session.reseed(plan.hostname, machine_id), session.write_files(dict(files))]
+    changed = limits(plan.resources)
+    if changed:
+        requests.append(session.client.request("limit", {"task": MAIN, "files": changed}))
+    folders = [
+        {"source": f"{FOLDERS}/{number}", "target": mount.target, "read_only": mount.read_only}
+        for number, mount in enumerate(folders_of(plan))
+    ]
+    if folders:
+        requests.append(session.client.request("attach", {"task": MAIN, "mounts": folders}))
+    # the agent carries out what it gets in that order: nothing runs before it is reseeded
+    await asyncio.gather(*requests)
+    if not plan.open_stdin and program.stdin is not None:
         program.stdin.close()
-    await guest.configure(SILO, dress.computer_name or dress.hostname.split(".")[0].upper()[:_MAXIMUM_NAME])
+    await session.guest.configure(MAIN, computer_name(plan))
     return program
-
-
-async def reseed(guest: Guest, *, hostname: str, machine_id: str = "") -> None:
-    """Own randomness, the host's time, a name: before anything of a container's runs, in every clone."""
-    identity = {"hostname": hostname, "time_ns": time.time_ns(), "machine_id": machine_id}
-    await guest.client.request("reseed", {"entropy": os.urandom(_SEED_BYTES).hex(), **identity})

@@ -3,94 +3,85 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import dataclasses
 import os
-import shutil
+import socket
 import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
-from silo.isolation.vm.command import IMAGE, SCRATCH, Accelerator
-from silo.isolation.vm.disks import copy_disk, open_disk, plug_disk
+import msgspec
+
+from silo.isolation.identity import resolve_identity
+from silo.isolation.seccomp import SeccompSource
+from silo.isolation.vm.command import IMAGE, IMAGE_BYTES, MAPPED, MAPPED_BYTES, Accelerator
+from silo.isolation.vm.disks import open_disk
+from silo.isolation.vm.folders import attach_folders
 from silo.isolation.vm.guest import build_guest
-from silo.isolation.vm.machine import VirtualMachine
+from silo.isolation.vm.guest_spec import MAIN, folders_of, read_special_files
+from silo.isolation.vm.image_files import ImageFile, ImageFiles
 from silo.isolation.vm.programs import GuestProgram
-from silo.isolation.vm.template import Template, make_template, start_clone
+from silo.isolation.vm.ranges import Ranges
+from silo.isolation.vm.scratch_disks import ScratchDisks
+from silo.isolation.vm.session import ROOT, GuestSession, folders_mount, root_mounts
+from silo.isolation.vm.template import Template, Warm, make_template, start_clone
+from silo.isolation.vm.warming import warm_linux
 from silo.isolation.vm.windows import (
-    ROOT,
-    SILO,
-    Dress,
-    SiloOrder,
     begin_silo,
-    build_root_mounts,
-    dress_silo,
-    reseed,
-    warm_silo,
+    build_silo_spec,
+    dress_windows,
+    find_template_plan,
+    own_prefix,
+    warm_windows,
 )
-from silo.model.runtime import LaunchPlan, ScratchOwner
+from silo.model.kernel_paths import MASKED_PATHS, READONLY_PATHS
+from silo.model.mount import MountKind, PlannedMount
+from silo.model.platform import PersonalityName
+from silo.model.runtime import ContainerPlan, LaunchPlan, ProcessPlan, Rootfs
 from silo.windows.base.environment import DRIVE_C, UNIX_ENVIRONMENT
 from silo.windows.personality import START
-from tests.system.vm.clones import BOOT_LIMIT_S, FIRST_UID, Session
 
 MEMORY_BYTES = 512 << 20
 SCRATCH_BYTES = 8 << 30
-HOSTS = "/run/container/hosts"
+BOOT_LIMIT_S = 120
 PROGRAM = Path(__file__).resolve().parents[2] / "contract" / "program.c"
+_MACHINE_ID = "0123456789abcdef" * 2
 
 
-def make_image(folder: Path, layers: tuple[Path, ...], compiler: str) -> Path:
-    """An EROFS image of the Windows base with C:\\program.exe."""
-    root = folder / "windows"
-    # as in an image: what the upper layers hold wins
-    for layer in reversed(layers):
-        subprocess.run(["cp", "-a", "--reflink=auto", f"{layer}/.", root], check=True)
-    program = root / DRIVE_C.lstrip("/") / "program.exe"
-    subprocess.run([compiler, "-O1", "-o", program, PROGRAM], check=True)
-    image = folder / "windows.erofs"
-    subprocess.run(["mkfs.erofs", image, root], check=True, capture_output=True)
-    shutil.rmtree(root)
-    image.chmod(0o644)
-    return image
+def make_layers(folder: Path, base: tuple[Path, ...], compiler: str) -> tuple[Path, ...]:
+    """The Windows base with C:\\program.exe above it."""
+    drive = folder / "program" / DRIVE_C.lstrip("/")
+    drive.mkdir(parents=True)
+    subprocess.run([compiler, "-O1", "-o", drive / "program.exe", PROGRAM], check=True)
+    return (folder / "program", *base)
 
 
-def make_scratch(path: Path) -> Path:
-    with path.open("xb") as file:
-        file.truncate(SCRATCH_BYTES)
-    subprocess.run(["mke2fs", "-q", "-t", "ext4", "-E", "lazy_itable_init=1,lazy_journal_init=1", path], check=True)
-    return path
-
-
-def build_order(*, tty: bool = False, owner: ScratchOwner | None = None) -> SiloOrder:
-    mounts = [
-        {"destination": "/proc", "type": "proc", "source": "proc"},
-        {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["mode=755"]},
-        {"destination": "/dev/pts", "type": "devpts", "source": "devpts", "options": ["newinstance", "ptmxmode=0666"]},
-        {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": ["ro"]},
-        {"destination": "/etc/hosts", "type": "bind", "source": HOSTS, "options": ["bind"]},
-    ]
-    process = {
-        "terminal": tty,
-        "user": {"uid": owner.uid, "gid": owner.gid} if owner else {"uid": 0, "gid": 0},
-        "args": [START],
-        "env": [f"{name}={value}" for name, value in UNIX_ENVIRONMENT.items()],
-        "cwd": DRIVE_C,
-        **({"consoleSize": {"height": 25, "width": 80}} if tty else {}),
-    }
-    config = {
-        "ociVersion": "1.0.0",
-        "root": {"path": ROOT},
-        "process": process,
-        "mounts": mounts,
-        "linux": {
-            "namespaces": [{"type": kind} for kind in ("mount", "pid", "ipc")],
-            "cgroupsPath": "/container",
-        },
-    }
-    files = {HOSTS: "127.0.0.1 localhost\n"}
-    return SiloOrder(config=config, mounts=build_root_mounts(), files=files, owner=owner)
+def build_plan(layers: tuple[Path, ...], directory: Path, **fields: Any) -> ContainerPlan:
+    """As the engine makes it of `run`; `directory` is made with the files that the engine writes."""
+    directory.mkdir(parents=True, exist_ok=True)
+    hostname = str(fields.get("hostname", "box"))
+    files = {"hosts": f"127.0.0.1 localhost\n127.0.0.1 {hostname}\n", "hostname": f"{hostname}\n"}
+    for name, text in files.items():
+        (directory / name).write_text(text)
+    env = tuple(f"{name}={value}" for name, value in UNIX_ENVIRONMENT.items())
+    tty = bool(fields.pop("tty", False))
+    mounts = [PlannedMount(target=f"/etc/{name}", source=directory / name, kind=MountKind.BIND) for name in files]
+    plan = ContainerPlan(
+        id="c" * 64,
+        personality=PersonalityName.WINDOWS,
+        image_id="sha256:" + "0" * 64,
+        rootfs=Rootfs(layers=layers, scratch=directory),
+        process=ProcessPlan(args=(START,), env=env, cwd=DRIVE_C, user="0:0", tty=tty),
+        launch=launch("exit", "0"),
+        directory=directory,
+        hostname=hostname,
+        mounts=(*mounts, *fields.pop("folders", ())),
+        masked_paths=MASKED_PATHS,
+        readonly_paths=READONLY_PATHS,
+    )
+    return msgspec.structs.replace(plan, **fields)
 
 
 def launch(*words: str, **fields: Any) -> LaunchPlan:
@@ -99,43 +90,37 @@ def launch(*words: str, **fields: Any) -> LaunchPlan:
     return LaunchPlan(**{"command_line": line, "directory": "C:\\", **fields})
 
 
-class WindowsSession(Session):
-    """A clone with a silo in it."""
+class Silo:
+    """A container in a clone, up to where its main program can be started."""
 
-    warm = False
+    def __init__(self, session: GuestSession, scratch: Path) -> None:
+        self.session = session
+        self.guest = session.guest
+        self.scratch = scratch
+        self.main = GuestProgram("")
 
-    async def plug(self, image: Path, scratch: Path) -> None:
-        for place, (path, serial) in enumerate(((image, IMAGE), (scratch, SCRATCH))):
-            descriptor = open_disk(path, read_only=serial == IMAGE)
-            try:
-                await plug_disk(self.vm.monitor, descriptor, place=place, serial=serial, read_only=serial == IMAGE)
-            finally:
-                os.close(descriptor)
+    async def connect(self) -> None:
+        self._connection = self.session.vm.connect_agent()
+        greeting = await self.session.client.connect(self._connection)
+        self.guest.take_greeting(greeting)
 
-    async def begin(self, *, stdin: bool = False, **order: Any) -> None:
-        """Cold, on disks that are there."""
-        await reseed(self.guest, hostname="cold")
-        self.main = await begin_silo(self.guest, SILO, build_order(**order), stdin=stdin)
+    def lose(self) -> None:
+        """The connection, as a daemon that is killed does."""
+        self._connection.shutdown(socket.SHUT_RDWR)
 
-    async def dress(self, **fields: Any) -> None:
-        self.warm = True
-        self.main = await dress_silo(self.guest, self.greeting, Dress(**{"hostname": "warm", **fields}))
-
-    async def connect(self) -> Any:
-        self.greeting = await super().connect()
-        return self.greeting
+    async def start(self, plan: LaunchPlan, *, no_flush: bool = False) -> int:
+        return await self.guest.start_main(MAIN, plan, no_flush=no_flush)
 
     async def execute(self, plan: LaunchPlan, *, name: str = "e1") -> tuple[str, str, int]:
-        program = await self.guest.launch(name, SILO, plan, wanted=(False, True, True))
-        return await finish(self, program)
+        program = await self.guest.launch(name, MAIN, plan, wanted=(False, True, True))
+        return await self.finish(program)
 
-
-async def finish(session: Session, program: GuestProgram) -> tuple[str, str, int]:
-    """(output, error, exit code) of a program that ends; released."""
-    out, err = await asyncio.gather(*(read_stream(stream) for stream in (program.stdout, program.stderr)))
-    code = (await program.wait()).code
-    await session.guest.release(program)
-    return out, err, code
+    async def finish(self, program: GuestProgram) -> tuple[str, str, int]:
+        """(output, error, exit code) of a program that ends; released."""
+        out, err = await asyncio.gather(*(read_stream(stream) for stream in (program.stdout, program.stderr)))
+        code = (await program.wait()).code
+        await self.guest.release(program)
+        return out, err, code
 
 
 async def read_stream(reader: Any) -> str:
@@ -145,56 +130,112 @@ async def read_stream(reader: Any) -> str:
     return b"".join(pieces).decode().replace("\r\n", "\n")
 
 
-async def boot_template(guest_image: Path, folder: Path) -> Template:
-    """Booted and saved; no container has run in it."""
-    machine, files = build_guest(guest_image, memory_bytes=MEMORY_BYTES, accelerator=Accelerator.TCG)
+class Place:
+    """What a daemon has for its VMs, in `folder`."""
 
-    async def warm(vm: VirtualMachine) -> None:
-        session = Session(vm)
-        await session.connect()
-        session.client.close()
+    def __init__(self, folder: Path, guest_image: Path) -> None:
+        self.folder = folder
+        self.guest_image = guest_image
+        self.images = ImageFiles(folder / "images")
+        self.images.open()
+        self.scratches = ScratchDisks(folder / "scratch", SCRATCH_BYTES)
+        self.scratches.open()
+        self.ranges = Ranges(17)
+        self.seccomp = SeccompSource(folder / "seccomp", use_annotation=True)
+        self._serial = 0
 
-    folder.mkdir()
-    return await make_template(folder, machine, uid=FIRST_UID, files=files, warm=warm, limit_s=BOOT_LIMIT_S)
+    def fresh(self, kind: str) -> Path:
+        self._serial += 1
+        place = self.folder / f"{kind}-{self._serial}"
+        place.mkdir()
+        return place
 
+    async def image(self, layers: tuple[Path, ...]) -> ImageFile:
+        return await self.images.ensure(layers, map_it=False)
 
-async def warm_template(guest_image: Path, folder: Path, image: Path) -> Template:
-    """With a silo that runs."""
-    machine, files = build_guest(guest_image, memory_bytes=MEMORY_BYTES, accelerator=Accelerator.TCG)
-    machine = replace(machine, image=PurePosixPath("/guest/image.erofs"), scratch=True)
+    async def template(self, warm: Warm, image: Path, scratch: Path) -> Template:
+        machine, files = build_guest(self.guest_image, memory_bytes=MEMORY_BYTES, accelerator=Accelerator.TCG)
+        slots = {MAPPED: self.images.empty(MAPPED_BYTES), IMAGE: image}
+        taken = await self.ranges.take()
+        descriptor = open_disk(scratch, read_only=False)
+        try:
+            return await make_template(
+                self.fresh("template"),
+                dataclasses.replace(machine, slots=True),
+                uid=taken.first_id,
+                user_namespace=taken.namespace,
+                files={**files, **slots},
+                warm=warm,
+                limit_s=BOOT_LIMIT_S,
+                scratch=descriptor,
+            )
+        finally:
+            os.close(descriptor)
+            self.ranges.give_back(taken.first_id)
 
-    async def warm(vm: VirtualMachine) -> None:
-        session = Session(vm)
-        await session.connect()
-        await warm_silo(session.guest, build_order())
-        session.client.close()
+    async def cold_template(self) -> Template:
+        scratch = self.fresh("blank") / "scratch.img"
+        self.scratches.create(scratch)
+        return await self.template(warm_linux, self.images.empty(IMAGE_BYTES), scratch)
 
-    folder.mkdir()
-    return await make_template(
-        folder,
-        machine,
-        uid=FIRST_UID,
-        files={**files, "/guest/image.erofs": image},
-        warm=warm,
-        limit_s=BOOT_LIMIT_S,
-        scratch=make_scratch(folder / "scratch.img"),
-    )
+    async def warm_template(self, plan: ContainerPlan) -> tuple[Template, Path]:
+        """And the scratch that its clones begin with."""
+        wanted = find_template_plan(plan)
+        assert wanted is not None
+        scratch = self.fresh("warm") / "scratch.img"
+        self.scratches.create(scratch)
+        image = await self.image(plan.rootfs.layers)
+        return await self.template(warm_windows(wanted, self.seccomp.select(wanted)), image.path, scratch), scratch
 
+    @asynccontextmanager
+    async def clone(self, template: Template, plan: ContainerPlan, scratch: Path) -> AsyncIterator[GuestSession]:
+        """Nothing of it is left afterwards but its disk."""
+        image = await self.image(plan.rootfs.layers)
+        taken = await self.ranges.take()
+        descriptor = open_disk(scratch, read_only=False)
+        try:
+            vm = await start_clone(
+                template,
+                self.fresh("clone"),
+                uid=taken.first_id,
+                user_namespace=taken.namespace,
+                scratch=descriptor,
+                files={IMAGE: image.path},
+            )
+        finally:
+            os.close(descriptor)
+        session = GuestSession(vm)
+        try:
+            await session.connect(limit_s=30)
+            if folders := folders_of(plan):
+                await asyncio.to_thread(attach_folders, vm.pid, folders, taken.namespace)
+                await session.mount([folders_mount()])
+            yield session
+        finally:
+            await session.end()
+            self.ranges.give_back(taken.first_id)
 
-@asynccontextmanager
-async def windows_clone(template: Template, folder: Path, number: int = 1) -> AsyncIterator[WindowsSession]:
-    """Of either template; a warm one gets its own copy of the scratch, which is left in the folder."""
-    folder.mkdir(exist_ok=True)
-    scratch = None
-    if template.scratch is not None:
-        scratch = folder / "scratch.img"
-        copy_disk(template.scratch, scratch)
-    vm = await start_clone(template, folder, uid=FIRST_UID + number, scratch=scratch)
-    try:
-        session = WindowsSession(vm)
-        await session.connect()
-        yield session
-        with contextlib.suppress(Exception):
-            session.client.close()
-    finally:
-        await vm.end()
+    @asynccontextmanager
+    async def cold(self, template: Template, plan: ContainerPlan, scratch: Path | None = None) -> AsyncIterator[Silo]:
+        if scratch is None:
+            scratch = plan.directory / "scratch.img"
+            self.scratches.create(scratch)
+        async with self.clone(template, plan, scratch) as session:
+            await session.reseed(plan.hostname, _MACHINE_ID)
+            await session.mount(root_mounts(mapped=False, volatile=False))
+            await session.write_files(dict(read_special_files(plan)))
+            await own_prefix(session, plan)
+            texts = [text.decode() for text in await session.read_files(ROOT, ["/etc/passwd", "/etc/group"])]
+            identity = resolve_identity(texts[0], texts[1], plan.process.user)
+            silo = Silo(session, scratch)
+            silo.main = await begin_silo(session, plan, build_silo_spec(plan, identity, self.seccomp.select(plan)))
+            yield silo
+
+    @asynccontextmanager
+    async def warm(self, template: Template, plan: ContainerPlan, original: Path) -> AsyncIterator[Silo]:
+        scratch = plan.directory / "scratch.img"
+        self.scratches.copy(original, scratch)
+        async with self.clone(template, plan, scratch) as session:
+            silo = Silo(session, scratch)
+            silo.main = await dress_windows(session, plan, machine_id=_MACHINE_ID)
+            yield silo

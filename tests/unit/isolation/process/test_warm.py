@@ -8,7 +8,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from silo.isolation.process.warm import build_warm_plan, computer_name, find_recipe, move_scratch
+from silo.isolation.process.warm import move_scratch
+from silo.isolation.warm_recipe import build_warm_plan, computer_name, find_recipe
 from silo.model.container import Namespaces, Resources, Ulimit
 from silo.model.mount import MountKind, PlannedMount
 from silo.model.platform import PersonalityName
