@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from silo.errors import SiloError
 from silo.isolation.vm.agent import AgentClient
-from silo.isolation.vm.answers import Greeting, PathStatus, Processes, Started, decode_reply
+from silo.isolation.vm.answers import Greeting, Owned, PathStatus, Processes, Relayed, Started, decode_reply
+from silo.isolation.vm.programs import decode_relayed
 from silo.model.guest_frames import (
     EVENT,
     HELLO,
@@ -36,7 +37,9 @@ _json = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
     max_leaves=12,
 )
-_field_names = st.sampled_from("event task code oom ends kind message errno result error pid processes version".split())
+_field_names = st.sampled_from(
+    "event task code oom ends kind message errno result error pid processes version answer given".split()
+)
 _message = st.dictionaries(_field_names, _json, max_size=5) | st.just({"event": "exit", "task": "t", "code": 1})
 _frame = (
     st.builds(encode_frame, st.integers(0, 9), _number, st.binary(max_size=60))
@@ -104,11 +107,20 @@ def test_any_frames_are_bounded_or_refused(pieces: list[bytes], cuts: int) -> No
 )
 def test_any_reply_is_checked_or_refused(value: Any) -> None:
     text = json.dumps(value).encode()
-    for kind in (Started, Processes, PathStatus, Statistics, Greeting):
+    for kind in (Started, Processes, PathStatus, Statistics, Greeting, Relayed, Owned):
         try:
             decode_reply(text, kind, "stat", "program")
         except SiloError as error:
             assert len(str(error)) < 1500
+
+
+@given(st.text(max_size=40) | st.binary(max_size=200).map(bytes.hex))
+def test_a_launchers_answer_is_checked_twice(answer: str) -> None:
+    text = json.dumps({"result": {"answer": answer}}).encode()
+    try:
+        decode_relayed(decode_reply(text, Relayed, "ask"))
+    except SiloError as error:
+        assert len(str(error)) < 500
 
 
 @given(st.lists(st.binary(max_size=5000), max_size=20))

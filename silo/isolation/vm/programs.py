@@ -197,7 +197,7 @@ class Guest:
     async def ask(self, container: str, message: bytes, *, timeout_s: float = _ANSWER_TIMEOUT_S) -> Answer:
         """One message to the launcher and its answer. Raises GuestError, Conflict (nothing runs), Unavailable."""
         params = {"container": container, "message": message.hex()}
-        return _decode(await self.client.request("ask", params, answer=Relayed, timeout_s=timeout_s))
+        return decode_relayed(await self.client.request("ask", params, answer=Relayed, timeout_s=timeout_s))
 
     async def start_main(self, container: str, launch: LaunchPlan, *, no_flush: bool = False) -> int:
         """The container's main program, on the streams of `run`: its end is the container's. Answers its Windows process id.
@@ -219,7 +219,7 @@ class Guest:
 
         async def started(number: int) -> int:
             return expect_started(
-                _decode(await self.client.finish(number, "launch", Relayed, timeout_s=_LAUNCH_TIMEOUT_S))
+                decode_relayed(await self.client.finish(number, "launch", Relayed, timeout_s=_LAUNCH_TIMEOUT_S))
             )
 
         return await self._start("launch", name, params, wanted, started, tty=launch.tty)
@@ -298,7 +298,8 @@ class Guest:
             self.client.forget_streams(stream)
 
 
-def _decode(untrusted: Relayed) -> Answer:
+def decode_relayed(untrusted: Relayed) -> Answer:
+    """Raises GuestError for what is no answer of a launcher."""
     if not untrusted.answer:
         raise GuestError("the container's launcher went away")
     return decode_answer(bytes.fromhex(untrusted.answer))
