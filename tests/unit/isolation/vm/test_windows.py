@@ -1,0 +1,84 @@
+"""Which containers a template's silo serves, and what its configuration leaves to the machine."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from silo.isolation.identity import Identity
+from silo.isolation.launcher_messages import FLAG_MAIN, FLAG_TTY, ConsoleEvent, console_event, run_request
+from silo.isolation.vm.windows import build_silo_spec, find_template_plan
+from silo.model.container import Resources
+from silo.model.mount import MountKind, PlannedMount
+from silo.model.platform import PersonalityName
+from silo.model.runtime import LaunchPlan, ProcessPlan, ScratchOwner
+from tests.unit.isolation.test_spec import plan
+
+
+def windows(name: str, **fields: Any) -> Any:
+    directory = Path("/containers") / name
+    hosts = PlannedMount(target="/etc/hosts", source=directory / "hosts", kind=MountKind.BIND)
+    words: dict[str, Any] = {
+        "id": name,
+        "directory": directory,
+        "hostname": name,
+        "personality": PersonalityName.WINDOWS,
+        "launch": LaunchPlan(command_line=name, directory="C:\\"),
+        "process": ProcessPlan(args=("/silo/start",), env=("A=B",), user="0:0"),
+        "mounts": (hosts,),
+        **fields,
+    }
+    words["rootfs"] = msgspec.structs.replace(plan().rootfs, scratch=directory)
+    return plan(**words)
+
+
+def test_names_folders_and_limits_do_not_matter() -> None:
+    first = windows("a")
+    folder = PlannedMount(target="/x", source=Path("/y"), kind=MountKind.BIND)
+    second = windows(
+        "b", resources=Resources(memory_bytes=1 << 30), mounts=(*windows("b").mounts, folder), open_stdin=True
+    )
+    assert find_template_plan(first) == find_template_plan(second) is not None
+
+
+def test_another_user_image_or_vm_is_another_template() -> None:
+    usual = find_template_plan(windows("a"))
+    owner = ScratchOwner(path="/silo/prefix", uid=1000, gid=1000)
+    for other in (windows("a", scratch_owner=owner), windows("a", vm="other")):
+        assert find_template_plan(other) != usual
+    layers = msgspec.structs.replace(windows("a").rootfs, layers=(Path("/another"),))
+    assert find_template_plan(msgspec.structs.replace(windows("a"), rootfs=layers)) != usual
+
+
+def test_a_terminal_needs_a_silo_of_its_own() -> None:
+    process = msgspec.structs.replace(windows("a").process, tty=True)
+    assert find_template_plan(windows("a", process=process)) is None
+
+
+def test_a_templates_plan_names_the_files_that_clones_write() -> None:
+    made = find_template_plan(windows("a"))
+    assert made is not None
+    spec = build_silo_spec(made, Identity(uid=0, gid=0), {})  # type: ignore[typeddict-item]
+    bound = {mount["destination"]: mount["source"] for mount in spec["mounts"] if mount["type"] == "bind"}
+    assert bound["/etc/hosts"] == "/run/files/hosts"
+
+
+def test_names_are_the_machines() -> None:
+    spec = build_silo_spec(windows("a", domainname="example"), Identity(uid=0, gid=0), {})  # type: ignore[typeddict-item]
+    assert "hostname" not in spec and "domainname" not in spec
+    assert {entry["type"] for entry in spec["linux"]["namespaces"]} == {"mount", "pid", "ipc", "cgroup"}
+
+
+def test_signals_as_events() -> None:
+    wanted = {signal.SIGKILL: ConsoleEvent.TERMINATE, signal.SIGINT: ConsoleEvent.CTRL_C, signal.SIGWINCH: None}
+    wanted |= {signal.SIGTERM: ConsoleEvent.CTRL_SHUTDOWN, signal.SIGHUP: ConsoleEvent.CTRL_SHUTDOWN}
+    assert {number: console_event(number) for number in wanted} == wanted
+
+
+def test_a_plan_as_a_request() -> None:
+    launch = LaunchPlan(command_line="cmd", directory="C:\\", tty=True, console_size=(25, 80))
+    request = run_request(launch, FLAG_MAIN)
+    assert (request.flags, request.rows, request.columns) == (FLAG_MAIN | FLAG_TTY, 25, 80)
