@@ -23,6 +23,7 @@ from silo.isolation.process.launcher import LauncherClient, RunningProgram
 from silo.isolation.process.live import Live
 from silo.isolation.process.record import Paths
 from silo.isolation.process.streams import close_streams, make_pipes
+from silo.isolation.windows_table import build_windows_table
 from silo.model.runtime import ExecStreams, LaunchPlan, ProcessTable
 
 log = logging.getLogger(__name__)
@@ -111,9 +112,7 @@ class Silos:
 
     async def processes(self, live: Live) -> ProcessTable:
         found = await self.client(live).processes()
-        # Wine answers GetProcessTimes of another process with the caller's own times, so no time is shown at all.
-        rows = tuple((item.name, str(item.pid), "-", _size(item.working_set_bytes)) for item in found)
-        return ProcessTable(titles=("Name", "PID", "CPU", "Private Working Set"), rows=rows)
+        return build_windows_table(found)
 
     async def exec(self, live: Live, launch: LaunchPlan, *, stdin: bool, stdout: bool, stderr: bool) -> WindowsExec:
         """Raises ProcessStartFailed, GuestError."""
@@ -198,12 +197,3 @@ def _last_words(live: Live) -> str:
         records.seek(max(0, size - 1000))
         return records.read(1000).decode(errors="replace")
     return ""
-
-
-def _size(count: int) -> str:
-    value = float(count)
-    for unit in ("B", "kB", "MB"):
-        if value < 1000:
-            return f"{value:.4g}{unit}"
-        value /= 1000
-    return f"{value:.4g}GB"

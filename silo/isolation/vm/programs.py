@@ -78,6 +78,11 @@ class Guest:
         if task in self._programs:
             self._programs[task].end(exit)
 
+    async def until_ended(self, task: str) -> None:
+        """At once for a task that nobody here started."""
+        if task in self._programs:
+            await self._programs[task].wait()
+
     def take_greeting(self, greeting: Greeting) -> None:
         """The ends that happened while nobody was connected. A program that the guest does not know any more ends with 137."""
         known = {task.task: task for task in greeting.tasks}

@@ -22,12 +22,15 @@ starts cold. A clone that waits in a pool has run `exercise`, and may be stopped
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import signal as signals
 from pathlib import Path
 
 import msgspec
 
 from silo.errors import GuestError
 from silo.isolation.identity import Identity, resolve_identity
+from silo.isolation.launcher_messages import ConsoleEvent, console_event
 from silo.isolation.seccomp import SeccompInputs
 from silo.isolation.spec import Json
 from silo.isolation.vm.guest_spec import MAIN, build_guest_spec, folders_of, limits, read_special_files, special_files
@@ -39,6 +42,7 @@ from silo.isolation.warm_recipe import build_warm_plan, computer_name, find_reci
 from silo.model.runtime import ContainerPlan, LaunchPlan
 
 _CONNECT_LIMIT_S = 300.0
+_TERMINATE_PATIENCE_S = 5.0
 # nowhere: the special files of a template's plan have no contents on the host
 _NO_DIRECTORY = Path("/template")
 # What has run once costs a clone less: its pages are there, the console's process runs, and the service that is started after
@@ -81,6 +85,27 @@ async def start_program(session: GuestSession, plan: ContainerPlan) -> int:
     return await session.guest.start_main(MAIN, plan.launch, no_flush=plan.auto_remove)
 
 
+async def signal_program(session: GuestSession, plan: ContainerPlan, signal: int) -> None:
+    """As a signal means it to Windows (`console_event`). What must not hang on the launcher does not: SIGKILL ends the container from
+    outside when it has not ended in order within some seconds.
+
+    Raises GuestError, Conflict (it does not run).
+    """
+    event = console_event(signal)
+    if event is None:
+        return None
+    if event is not ConsoleEvent.TERMINATE:
+        return await session.guest.send_event(MAIN, event)
+    if not plan.auto_remove:
+        # in order, so that the registry is written
+        with contextlib.suppress(GuestError, TimeoutError):
+            async with asyncio.timeout(_TERMINATE_PATIENCE_S):
+                await session.guest.send_event(MAIN, event)
+                await session.guest.until_ended(MAIN)
+                return None
+    await session.guest.signal(MAIN, signals.SIGKILL)
+
+
 # --- warm
 
 
@@ -116,8 +141,6 @@ def warm_windows(plan: ContainerPlan, seccomp: SeccompInputs) -> Warm:
             await begin_silo(session, plan, build_silo_spec(plan, identity, seccomp))
             await session.guest.until_ready(MAIN)
             await exercise(session)
-            # a registry that is on the disk need not be written by each clone, half a minute after its start
-            await session.guest.save(MAIN)
             await session.client.request("sync")
             await session.client.request("void_seed")
         finally:

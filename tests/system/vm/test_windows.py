@@ -249,7 +249,7 @@ def test_programs_outlive_the_daemons_connection(silo: Opened) -> None:
             await until(session.main, "tick 1")
             session.lose()
             await asyncio.sleep(3)
-            await session.connect()
+            await session.session.connect(limit_s=30)
             out, _, code = await session.finish(other)
             assert code == 0 and out.splitlines()[-1] == "tick 7"
             out, _, code = await session.finish(session.main)

@@ -16,6 +16,7 @@ import msgspec
 
 from silo.isolation.identity import resolve_identity
 from silo.isolation.seccomp import SeccompSource
+from silo.isolation.vm.answers import Greeting
 from silo.isolation.vm.command import IMAGE, IMAGE_BYTES, MAPPED, MAPPED_BYTES, Accelerator
 from silo.isolation.vm.disks import open_disk
 from silo.isolation.vm.folders import attach_folders
@@ -90,23 +91,31 @@ def launch(*words: str, **fields: Any) -> LaunchPlan:
     return LaunchPlan(**{"command_line": line, "directory": "C:\\", **fields})
 
 
+class KeptSession(GuestSession):
+    """One whose connection can be cut."""
+
+    connection: socket.socket
+
+    async def connect(self, *, limit_s: float) -> Greeting:
+        self.connection = self.vm.connect_agent()
+        greeting = await self.client.connect(self.connection, timeout_s=limit_s)
+        self.guest.take_greeting(greeting)
+        self.tasks = greeting.tasks
+        return greeting
+
+
 class Silo:
     """A container in a clone, up to where its main program can be started."""
 
-    def __init__(self, session: GuestSession, scratch: Path) -> None:
+    def __init__(self, session: KeptSession, scratch: Path) -> None:
         self.session = session
         self.guest = session.guest
         self.scratch = scratch
         self.main = GuestProgram("")
 
-    async def connect(self) -> None:
-        self._connection = self.session.vm.connect_agent()
-        greeting = await self.session.client.connect(self._connection)
-        self.guest.take_greeting(greeting)
-
     def lose(self) -> None:
         """The connection, as a daemon that is killed does."""
-        self._connection.shutdown(socket.SHUT_RDWR)
+        self.session.connection.shutdown(socket.SHUT_RDWR)
 
     async def start(self, plan: LaunchPlan, *, no_flush: bool = False) -> int:
         return await self.guest.start_main(MAIN, plan, no_flush=no_flush)
@@ -188,7 +197,7 @@ class Place:
         return await self.template(warm_windows(wanted, self.seccomp.select(wanted)), image.path, scratch), scratch
 
     @asynccontextmanager
-    async def clone(self, template: Template, plan: ContainerPlan, scratch: Path) -> AsyncIterator[GuestSession]:
+    async def clone(self, template: Template, plan: ContainerPlan, scratch: Path) -> AsyncIterator[KeptSession]:
         """Nothing of it is left afterwards but its disk."""
         image = await self.image(plan.rootfs.layers)
         taken = await self.ranges.take()
@@ -204,7 +213,7 @@ class Place:
             )
         finally:
             os.close(descriptor)
-        session = GuestSession(vm)
+        session = KeptSession(vm)
         try:
             await session.connect(limit_s=30)
             if folders := folders_of(plan):
