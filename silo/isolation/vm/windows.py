@@ -86,23 +86,25 @@ async def start_program(session: GuestSession, plan: ContainerPlan) -> int:
 
 
 async def signal_program(session: GuestSession, plan: ContainerPlan, signal: int) -> None:
-    """As a signal means it to Windows (`console_event`). What must not hang on the launcher does not: SIGKILL ends the container from
-    outside when it has not ended in order within some seconds.
+    """As a signal means it to Windows (`console_event`); SIGKILL ends a container that does not end in order within some seconds.
 
     Raises GuestError, Conflict (it does not run).
     """
     event = console_event(signal)
-    if event is None:
-        return None
-    if event is not ConsoleEvent.TERMINATE:
-        return await session.guest.send_event(MAIN, event)
-    if not plan.auto_remove:
-        # in order, so that the registry is written
+    if event is ConsoleEvent.TERMINATE:
+        await _terminate(session, in_order=not plan.auto_remove)
+    elif event is not None:
+        await session.guest.send_event(MAIN, event)
+
+
+async def _terminate(session: GuestSession, *, in_order: bool) -> None:
+    """In order, so that the registry is written. It does not hang on the launcher's answers."""
+    if in_order:
         with contextlib.suppress(GuestError, TimeoutError):
             async with asyncio.timeout(_TERMINATE_PATIENCE_S):
-                await session.guest.send_event(MAIN, event)
+                await session.guest.send_event(MAIN, ConsoleEvent.TERMINATE)
                 await session.guest.until_ended(MAIN)
-                return None
+                return
     await session.guest.signal(MAIN, signals.SIGKILL)
 
 
