@@ -66,7 +66,7 @@ def stop_keeper(path: Path) -> None:
 def linux_layer(places: Path) -> Path:
     require_program("gcc")
     layer = places / "linux"
-    for name in ("bin", "etc", "tmp", "mnt", "proc", "sys", "dev"):
+    for name in ("bin", "etc", "tmp", "mnt", "var", "proc", "sys", "dev"):
         (layer / name).mkdir(parents=True)
     (layer / "tmp").chmod(0o1777)
     busybox = require_program("busybox", "busybox-static")
@@ -97,7 +97,7 @@ def find_vm_image() -> VmImage:
     return describe(found, DEFAULT_VM_IMAGE)
 
 
-@pytest.fixture(params=["process-linux", "process-windows", "hyperv-linux"])
+@pytest.fixture(params=["process-linux", "process-windows", "hyperv-linux", "hyperv-windows"])
 def subject(request: pytest.FixtureRequest, places: Path) -> Subject:
     """Every isolation level with every personality."""
     if request.param.startswith("hyperv"):
@@ -110,6 +110,8 @@ def subject(request: pytest.FixtureRequest, places: Path) -> Subject:
         def make_vm() -> VmRuntime:
             return VmRuntime(run_root=places / "run", data_root=places / "data", find_image=find)
 
+        if request.param == "hyperv-windows":
+            return make_windows_subject(make_vm, places / "data", request.getfixturevalue("windows_layers"))
         return LinuxSubject(make_vm, places / "data", (request.getfixturevalue("linux_layer"),))
 
     def make() -> ProcessRuntime:

@@ -101,6 +101,10 @@ class Subject:
         """A file in a directory that every program may write, in the container's words."""
         raise NotImplementedError
 
+    def port_path(self, name: str) -> str:
+        """As `guest_path`, as the runtime's port has it: in the container's Linux root."""
+        return self.guest_path(name)
+
     def mount_target(self, name: str) -> tuple[str, str]:
         """(the target of a planned mount, the same place in the container's words)."""
         raise NotImplementedError
@@ -230,6 +234,9 @@ class WindowsSubject(Subject):
 
     def guest_path(self, name: str) -> str:
         return f"C:\\{name}"
+
+    def port_path(self, name: str) -> str:
+        return f"{self.DRIVE}/{name}"
 
     def mount_target(self, name: str) -> tuple[str, str]:
         return f"{self.DRIVE}/{name}", f"C:\\{name}"

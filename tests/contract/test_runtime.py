@@ -303,8 +303,7 @@ async def test_files_are_reached_through_a_runtime_that_keeps_them(subject: Subj
     await subject.end(plan.id)
     await subject.runtime.release(plan.id)
     try:
-        # The Linux subject's words for a place are the paths that the port takes.
-        made = subject.guest_path("made")
+        made, elsewhere = subject.port_path("made"), "/var"
         async with subject.runtime.open_files(plan.id, plan.rootfs, ()) as files:
             assert (await files.stat(made))["size"] == 4
             _, chunks = await files.read(made)
@@ -319,8 +318,8 @@ async def test_files_are_reached_through_a_runtime_that_keeps_them(subject: Subj
             async def once() -> AsyncIterator[bytes]:
                 yield archive
 
-            await files.write("/mnt", once(), no_overwrite_dir_non_dir=False, copy_uid_gid=False)
-            assert (await files.stat("/mnt/made"))["size"] == 4
+            await files.write(elsewhere, once(), no_overwrite_dir_non_dir=False, copy_uid_gid=False)
+            assert (await files.stat(f"{elsewhere}/made"))["size"] == 4
             layer = b"".join([chunk async for chunk in files.layer()])
             with tarfile.open(fileobj=io.BytesIO(layer)) as tar:
                 assert made.lstrip("/") in tar.getnames()

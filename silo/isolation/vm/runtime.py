@@ -19,7 +19,7 @@ from pathlib import Path
 import msgspec
 
 from silo.engine.ports import RootFiles, RunningExec, RuntimeListener
-from silo.errors import Conflict, NotFound, SiloError, ToolMissing, Unsupported
+from silo.errors import Conflict, NotFound, SiloError, ToolMissing
 from silo.host.cgroups import CgroupTree, cgroup_parent, find_layout
 from silo.isolation import run_files
 from silo.isolation.seccomp import SeccompSource
@@ -41,7 +41,10 @@ from silo.isolation.vm.scratch_disks import ScratchDisks
 from silo.isolation.vm.shapes import Shape, check_update, host_limits, memory_of, processors_of
 from silo.isolation.vm.starting import Starter
 from silo.isolation.vm.watching import Watcher
+from silo.isolation.vm.windows import signal_program
+from silo.isolation.vm.windows_exec import WindowsVmExec
 from silo.isolation.vm.wiring_up import wire_up
+from silo.isolation.windows_table import build_windows_table
 from silo.model.container import Resources
 from silo.model.mount import PlannedMount
 from silo.model.platform import Isolation, PersonalityName
@@ -301,11 +304,19 @@ class VmRuntime:
         container = self._running(container_id)
         if container.record.paused and signal == signals.SIGKILL:
             await self.unpause(container_id)
-        await container.clone.session.guest.signal(MAIN, signal)
+        plan, session = container.record.plan, container.clone.session
+        if plan.launch is not None:
+            await signal_program(session, plan, signal)
+        else:
+            await session.guest.signal(MAIN, signal)
 
     async def resize(self, container_id: str, rows: int, columns: int) -> None:
         container = self._awake(container_id, "its terminal changes its size")
-        await container.clone.session.guest.resize(MAIN, rows, columns)
+        guest = container.clone.session.guest
+        if container.record.plan.launch is not None:
+            await guest.resize_console(MAIN, MAIN, rows, columns)
+        else:
+            await guest.resize(MAIN, rows, columns)
 
     async def pause(self, container_id: str) -> None:
         """The container is frozen in its guest, then the machine stands still."""
@@ -353,6 +364,8 @@ class VmRuntime:
 
     async def processes(self, container_id: str, ps_args: str) -> ProcessTable:
         container = self._awake(container_id, "its processes are listed")
+        if container.record.plan.launch is not None:
+            return build_windows_table(await container.clone.session.guest.windows_processes(MAIN))
         found = await container.clone.session.guest.processes(MAIN)
         return build_process_table(found.processes, ps_args)
 
@@ -373,9 +386,14 @@ class VmRuntime:
         self, container_id: str, program: ProcessPlan | LaunchPlan, *, stdin: bool, stdout: bool, stderr: bool
     ) -> RunningExec:
         container = self._awake(container_id, "exec")
-        if isinstance(program, LaunchPlan):
-            raise Unsupported("Windows programs in a virtual machine are not supported yet")
         session = container.clone.session
+        if isinstance(program, LaunchPlan):
+            container.sequence += 1
+            name = f"exec-{container.sequence}-{session.serial}"
+            launched = await session.guest.launch(name, MAIN, program, wanted=(stdin, stdout, stderr))
+            there = WindowsVmExec(session.guest, launched, MAIN, terminal=program.tty)
+            container.execs.add(there)
+            return there
         identity = await self._starter.identity(container, program.user, program.groups)
         process = build_process(program, identity)
         process["rlimits"] = build_rlimits(container.record.plan.resources.ulimits)
@@ -387,7 +405,9 @@ class VmRuntime:
         return running
 
     async def save(self, container_id: str) -> None:
-        self._running(container_id)
+        container = self._running(container_id)
+        if container.record.plan.launch is not None and not container.record.paused:
+            await container.clone.session.guest.save(MAIN)
 
     async def update_network(self, container_id: str) -> None:
         """The interfaces in the sandbox, or the files hosts and resolv.conf, have changed."""

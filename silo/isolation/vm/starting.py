@@ -22,6 +22,7 @@ from silo.isolation.vm.folders import attach_folders
 from silo.isolation.vm.guest_spec import INIT, MAIN, build_guest_spec, folders_of, read_special_files
 from silo.isolation.vm.pumps import Inlet
 from silo.isolation.vm.session import ROOT, folders_mount, root_mounts
+from silo.isolation.vm.windows import build_silo_spec, own_prefix, start_program
 from silo.isolation.vm.wiring_up import wire_up
 from silo.model.runtime import ContainerPlan
 
@@ -47,6 +48,7 @@ class Starter:
             for warning in await attaching:
                 log.warning("container %s: %s", container.id[:12], warning)
             await session.mount([folders_mount()])
+        await own_prefix(session, plan)
 
     async def start(self, container: VmContainer) -> None:
         """The main program runs. Raises ProcessStartFailed, InvalidRequest, GuestError, Unavailable."""
@@ -62,14 +64,18 @@ class Starter:
         )
         if plan.init:
             await session.write_files({INIT: await asyncio.to_thread(_read_init)}, mode=0o755)
-        spec = build_guest_spec(plan, identity, await asyncio.to_thread(self._seccomp.select, plan))
+        seccomp = await asyncio.to_thread(self._seccomp.select, plan)
+        windows = plan.launch is not None
+        spec = (build_silo_spec if windows else build_guest_spec)(plan, identity, seccomp)
         await asyncio.to_thread(container.log.begin)
         container.record = msgspec.structs.replace(container.record, started=True)
         run_files.save(container.record_file, container.record)
-        container.main = await session.guest.run(MAIN, spec, stdin=plan.open_stdin)
+        container.main = await session.guest.run(MAIN, spec, stdin=plan.open_stdin, launcher=windows)
         container.record = msgspec.structs.replace(container.record, guest_pid=container.main.pid)
         if container.main.stdin is not None:
             container.inlet = Inlet(container.main.stdin)
+        if windows:
+            await start_program(session, plan)
 
     async def files(self, plan: ContainerPlan) -> dict[str, bytes]:
         """hosts, hostname, resolv.conf as the engine has written them."""
