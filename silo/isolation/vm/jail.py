@@ -31,11 +31,13 @@ _LOWEST_UID = 1000
 class Jail:
     """`uid` is the user and group id; `files` maps absolute paths in the jail to files of the host, seen read-only.
 
-    `kvm_group` is the group that may open /dev/kvm; None leaves the device out.
+    `writable` are those that it may write to as far as `uid` may. `kvm_group` is the group that may open /dev/kvm; None leaves
+    the device out.
     """
 
     uid: int
     files: Mapping[str, Path] = field(default_factory=dict)
+    writable: Mapping[str, Path] = field(default_factory=dict)
     kvm_group: int | None = None
 
 
@@ -61,10 +63,11 @@ def build_jail(jail: Jail, argv: Sequence[str]) -> tuple[str, ...]:
     words += ["--proc", "/proc", "--dev", "/dev"]
     if jail.kvm_group is not None:
         words += ["--dev-bind", "/dev/kvm", "/dev/kvm"]
-    for place, file in jail.files.items():
+    shown = [("--ro-bind", *pair) for pair in jail.files.items()]
+    for option, place, file in (*shown, *(("--bind", *pair) for pair in jail.writable.items())):
         if not place.startswith("/guest/") or ".." in place.split("/"):
             raise InvalidRequest(f"{place!r} is no place for a guest's file", hint="they lie below /guest")
-        words += ["--ro-bind", str(file), place]
+        words += [option, str(file), place]
     words += ["--chdir", "/", "--remount-ro", "/", "--", *_drop(jail), *argv]
     return tuple(words)
 
