@@ -29,10 +29,11 @@ _QUIT_LIMIT_S = 2.0
 
 
 class Console:
-    """The newest output of a guest's console. A guest may write without end: what is old is forgotten."""
+    """The newest output of a guest's console. A guest may write without end: what is old is forgotten, once `on_output` got it."""
 
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(self, connection: socket.socket, on_output: Callable[[bytes], None] = lambda _: None) -> None:
         connection.setblocking(False)
+        self._on_output = on_output
         self._socket = connection
         self._untrusted_text = bytearray()
         asyncio.get_running_loop().add_reader(connection.fileno(), self._readable)
@@ -48,6 +49,7 @@ class Console:
             asyncio.get_running_loop().remove_reader(self._socket.fileno())
             return
         self._untrusted_text += data
+        self._on_output(data)
         del self._untrusted_text[:-CONSOLE_BYTES]
 
     def last_lines(self, count: int = 40) -> str:

@@ -39,7 +39,7 @@ _ROOT_START = _BOOT_START + _BOOT_BYTES
 _DISK_BYTES = _ROOT_START + _ROOT_BYTES + _MIB
 _ROOT_UUID = "5f1d9f0e-6a0c-4f0b-9d53-0d15c0de5110"
 _COMMAND_LINE = (
-    f"root=UUID={_ROOT_UUID} ro console=ttyS0 quiet panic=-1 systemd.default_timeout_start_sec=300 "
+    f"root=UUID={_ROOT_UUID} rw console=ttyS0 quiet panic=-1 systemd.default_timeout_start_sec=300 "
     "fsck.mode=skip net.ifnames=0"
 )
 # Everything that a small guest without a user does not need costs seconds of emulated time.
@@ -104,7 +104,14 @@ def _install(root: Path) -> None:
         f'for unit in {_MASKED}; do ln -sf /dev/null "$1/etc/systemd/system/$unit"; done',
         'echo whole-guest > "$1/etc/hostname"',
     )
-    words = ["mmdebstrap", "--quiet", "--variant=minbase", "--mode=root", "--format=directory", f"--include={_PACKAGES}"]
+    words = [
+        "mmdebstrap",
+        "--quiet",
+        "--variant=minbase",
+        "--mode=root",
+        "--format=directory",
+        f"--include={_PACKAGES}",
+    ]
     words += [f"--dpkgopt=path-exclude={pattern}" for pattern in _UNWANTED]
     words += [f"--customize-hook={hook}" for hook in hooks]
     _run(*words, SUITE, root, find_mirror())
@@ -124,7 +131,9 @@ def _fill_boot(disk: Path, scratch: Path, kernel: Path, initrd: Path) -> None:
         file.truncate(_BOOT_BYTES)
     _run("mkfs.vfat", "-F", "32", "-n", "BOOT", part)
     entry = f"title Debian\nlinux /vmlinuz\ninitrd /initrd.img\noptions {_COMMAND_LINE}\n"
-    syslinux = f"DEFAULT debian\nPROMPT 0\nLABEL debian\n  LINUX /vmlinuz\n  INITRD /initrd.img\n  APPEND {_COMMAND_LINE}\n"
+    syslinux = (
+        f"DEFAULT debian\nPROMPT 0\nLABEL debian\n  LINUX /vmlinuz\n  INITRD /initrd.img\n  APPEND {_COMMAND_LINE}\n"
+    )
     texts = {"loader.conf": "timeout 0\neditor no\n", "debian.conf": entry, "syslinux.cfg": syslinux}
     for name, text in texts.items():
         (scratch / name).write_text(text)

@@ -105,7 +105,7 @@ def build_whole(machine: WholeMachine, disk_format: DiskFormat, descriptors: Who
     words += [*_socket("serial", descriptors.serial), "-serial", "chardev:serial"]
     words += ["-device", "virtio-serial-pci,id=ports,max_ports=2", *_socket("agent", descriptors.agent)]
     words += ["-device", f"virtserialport,bus=ports.0,chardev=agent,name={AGENT_PORT}"]
-    words += ["-device", "virtio-rng-pci", "-device", f"virtio-balloon-pci,id={BALLOON_ID},free-page-reporting=on"]
+    words += ["-device", "virtio-rng-pci", "-device", f"virtio-balloon-pci,id={BALLOON_ID}"]
     # A screen that nobody listens for: connections are handed over on the monitor, one by one. Tablet: pointers that agree.
     words += ["-vnc", "none", "-device", "VGA", "-device", "qemu-xhci", "-device", "usb-tablet"]
     words += _disk(machine, disk_format, descriptors)

@@ -33,6 +33,8 @@ _OUTPUT_LINE_BYTES = 48 << 20
 _SKIPPED_BYTES = 64 << 20
 INPUT_BYTES = 8 << 20
 """A program's input goes along with the command that starts it, and the agent takes no longer commands than this is safe for."""
+SLOWEST_BYTES_S = 200_000
+"""What the port carries at least in a second; the agent reads it in small pieces."""
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.005, 0.5
 _SIGNAL_BASE = 128
 
@@ -122,7 +124,7 @@ class GuestAgent:
         """
         try:
             async with asyncio.timeout(limit_s), self._turn:
-                await self._get_in_step(limit_s)
+                await self._get_in_step()
                 # until it is answered, what comes next might be this one's answer
                 self._in_step = False
                 await self._send({"execute": command, "arguments": _with_dashes(arguments)})
@@ -163,7 +165,7 @@ class GuestAgent:
     async def ping(self, limit_s: float = _SYNC_LIMIT_S) -> None:
         await self.request("guest-ping", limit_s=limit_s)
 
-    async def _get_in_step(self, limit_s: float) -> None:
+    async def _get_in_step(self) -> None:
         if self._connection is None:
             self._connection = self._connect()
             self._connection.setblocking(False)
@@ -234,6 +236,7 @@ class GuestAgent:
         if len(input) > INPUT_BYTES:
             raise Unsupported(f"a program in this guest takes at most {INPUT_BYTES >> 20} MiB of input")
         options: Json = {"path": words[0], "arg": list(words[1:]), "capture_output": capture}
+        options["limit_s"] = REQUEST_LIMIT_S + len(input) / SLOWEST_BYTES_S
         if env:
             options["env"] = list(env)
         if input:

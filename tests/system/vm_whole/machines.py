@@ -1,0 +1,89 @@
+"""A whole guest of the test's Debian disk, one at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from silo.isolation.vm.command import Accelerator
+from silo.isolation.vm.whole.boot import WholePlan
+from silo.isolation.vm.whole.command import WholeMachine
+from silo.isolation.vm.whole.guest import WholeGuest
+from tests.support.probes import require, require_program, require_root
+from tests.system.vm_whole.debian_disk import BIOS_CODE, BOOT_LOADER, TOOLS, ensure_disk
+
+UID = 1_800_100_000
+BOOT_LIMIT_S = 150
+MEMORY_BYTES = 384 << 20
+
+
+def require_machines() -> None:
+    require_root()
+    require_program("qemu-system-x86_64", "qemu-system-x86")
+    require_program("bwrap", "bubblewrap")
+    require_program("qemu-img", "qemu-utils")
+
+
+def debian() -> Path:
+    """The disk, made if need be."""
+    require_machines()
+    base = os.environ.get("SILO_TEST_BASE_ROOT", "")
+    require("a place to keep the test's disk", bool(base), "SILO_TEST_BASE_ROOT is not set")
+    for tool, package in TOOLS.items():
+        require_program(tool, package)
+    require("systemd-boot", BOOT_LOADER.exists(), f"{BOOT_LOADER} is not there; apt-get install systemd-boot-efi")
+    require("syslinux's boot code", BIOS_CODE.exists(), f"{BIOS_CODE} is not there; apt-get install syslinux-common")
+    return ensure_disk(Path(base))
+
+
+def plan(folder: Path, disk: Path, **options: Any) -> WholePlan:
+    """`options` are WholePlan's and WholeMachine's."""
+    store, directory = folder / "store", folder / "run"
+    store.mkdir(exist_ok=True)
+    directory.mkdir(exist_ok=True)
+    of_plan = {name: options.pop(name) for name in ("disk_format", "persist", "cgroup_files") if name in options}
+    machine = WholeMachine(**{"memory_bytes": MEMORY_BYTES, "accelerator": Accelerator.TCG, **options})
+    return WholePlan(disk=disk, store=store, directory=directory, uid=UID, machine=machine, **of_plan)
+
+
+@asynccontextmanager
+async def booted(the_plan: WholePlan, **options: Any) -> AsyncIterator[WholeGuest]:
+    """Its agent answers; nothing of it is left afterwards."""
+    guest = await WholeGuest.start(the_plan, **options)
+    try:
+        await guest.wait_for_agent(BOOT_LIMIT_S)
+        yield guest
+    finally:
+        await guest.end()
+
+
+async def run(guest: WholeGuest, script: str, **options: Any) -> tuple[str, str, int]:
+    """(stdout, stderr, code)"""
+    done = await guest.execute(("/bin/sh", "-c", script), **options)
+    return done.untrusted_stdout.decode(), done.untrusted_stderr.decode(), done.code
+
+
+def digest(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def processes_of(uid: int) -> list[str]:
+    found = []
+    for status in Path("/proc").glob("[0-9]*/status"):
+        try:
+            text = status.read_text()
+        except OSError:
+            continue
+        if f"\nUid:\t{uid}\t" in text:
+            found.append(text.split("\n", 1)[0])
+    return found
+
+
+def scenario(body: Coroutine[Any, Any, None], limit_s: float = 280) -> None:
+    asyncio.run(asyncio.wait_for(body, limit_s))
