@@ -74,14 +74,17 @@ async def open_disk(path: Path, *, uid: int, asked_format: str = "", persist: bo
     Many machines may run over one file, one alone may write to it. Raises NotFound, InvalidRequest with the way out, Conflict.
     """
     asked = parse_format(asked_format)
-    with contextlib.ExitStack() as undo:
+    with contextlib.ExitStack() as kept, contextlib.ExitStack() as undo:
         descriptor = _open(path, persist=persist)
-        undo.callback(os.close, descriptor)
+        kept.callback(os.close, descriptor)
         head, length = os.pread(descriptor, HEAD_BYTES, 0), os.fstat(descriptor).st_size
         disk_format = choose_format(head, length, asked, str(path))
-        untrusted_report = await _look(path, disk_format, descriptor, uid=uid)
+        # QEMU takes a descriptor of the very mode that it wants to open with
+        reading = os.open(f"/proc/self/fd/{descriptor}", os.O_RDONLY | os.O_CLOEXEC)
+        undo.callback(os.close, reading)
+        untrusted_report = await _look(path, disk_format, reading, uid=uid)
         size_bytes = check_report(untrusted_report, disk_format, str(path), persist=persist)
-        undo.pop_all()
+        kept.pop_all()
     return OpenDisk(path, disk_format, size_bytes, descriptor, persist)
 
 
@@ -132,7 +135,8 @@ async def _look(path: Path, disk_format: DiskFormat, descriptor: int, *, uid: in
         except ToolMissing:
             raise
         except HostError as error:
-            details = error.details.replace(DISK_IN_JAIL, str(path))
+            # behind the option that it complains of
+            details = error.details.rpartition("}: ")[2].replace(DISK_IN_JAIL, str(path))
             raise InvalidRequest(
                 f"{path} cannot be opened as a {disk_format} disk",
                 details=details,
