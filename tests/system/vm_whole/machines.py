@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import hashlib
 import os
-from collections.abc import AsyncIterator, Coroutine
-from contextlib import asynccontextmanager
+import struct
+import subprocess
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
+from silo.host import namespaces
+from silo.host.cgroups import CgroupTree, find_layout
 from silo.isolation.vm.command import Accelerator
 from silo.isolation.vm.whole.boot import WholePlan
 from silo.isolation.vm.whole.command import WholeMachine
@@ -20,6 +26,8 @@ from tests.system.vm_whole.debian_disk import BIOS_CODE, BOOT_LOADER, TOOLS, ens
 UID = 1_800_100_000
 BOOT_LIMIT_S = 150
 MEMORY_BYTES = 384 << 20
+# linux/if_tun.h
+_TUNSETIFF, _IFF_TAP, _IFF_NO_PI = 0x400454CA, 0x0002, 0x1000
 
 
 def require_machines() -> None:
@@ -27,6 +35,7 @@ def require_machines() -> None:
     require_program("qemu-system-x86_64", "qemu-system-x86")
     require_program("bwrap", "bubblewrap")
     require_program("qemu-img", "qemu-utils")
+    require_program("ip", "iproute2")
 
 
 def debian() -> Path:
@@ -68,6 +77,42 @@ async def run(guest: WholeGuest, script: str, **options: Any) -> tuple[str, str,
     return done.untrusted_stdout.decode(), done.untrusted_stderr.decode(), done.code
 
 
+@contextmanager
+def network(address: str) -> Iterator[int]:
+    """A tap in a network namespace of its own, where the kernel answers at `address`; both end with it."""
+    made: list[int] = []
+
+    def make() -> None:
+        namespaces.unshare(namespaces.CLONE_NEWNET)
+        # the namespace lives as long as somebody holds it
+        made.append(os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC))
+        tap = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        made.append(tap)
+        fcntl.ioctl(tap, _TUNSETIFF, struct.pack("16sH22x", b"tap0", _IFF_TAP | _IFF_NO_PI))
+        for words in (("addr", "add", address, "dev", "tap0"), ("link", "set", "tap0", "up")):
+            subprocess.run(["ip", *words], check=True)
+
+    try:
+        namespaces.in_thread(make)
+        yield made[1]
+    finally:
+        for descriptor in made:
+            os.close(descriptor)
+
+
+@contextmanager
+def cgroup() -> Iterator[tuple[tuple[str, ...], Callable[[], tuple[int, ...]]]]:
+    """(entry files, which processes are in it)"""
+    tree = CgroupTree(find_layout(), parent=f"silo-test-{os.getpid()}")
+    tree.open()
+    tree.create("whole")
+    try:
+        yield tree.entry_files("whole"), lambda: tree.pids("whole")
+    finally:
+        tree.remove("whole")
+        tree.close()
+
+
 def digest(path: Path) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -83,6 +128,14 @@ def processes_of(uid: int) -> list[str]:
         if f"\nUid:\t{uid}\t" in text:
             found.append(text.split("\n", 1)[0])
     return found
+
+
+def until_gone(found: Callable[[], object]) -> None:
+    """bubblewrap reaps QEMU a moment after its end."""
+    deadline = time.monotonic() + 5
+    while left := found():
+        assert time.monotonic() < deadline, left
+        time.sleep(0.01)
 
 
 def scenario(body: Coroutine[Any, Any, None], limit_s: float = 280) -> None:

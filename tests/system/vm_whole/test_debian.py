@@ -10,6 +10,7 @@ import shutil
 import signal
 import tarfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -24,12 +25,15 @@ from tests.support.probes import require
 from tests.system.vm_whole.machines import (
     UID,
     booted,
+    cgroup,
     debian,
     digest,
+    network,
     plan,
     processes_of,
     run,
     scenario,
+    until_gone,
 )
 
 
@@ -107,18 +111,35 @@ async def check_screen(guest: WholeGuest) -> None:
     writer.close()
 
 
+async def check_network(guest: WholeGuest) -> None:
+    """A tap that comes later, goes, and comes again; what is sent without one is lost, and holds nothing up."""
+    ping, carrier = "busybox ping -c 3 -W 2 10.77.0.1 > /dev/null", "cat /sys/class/net/eth0/carrier"
+    await run(guest, "busybox ip link set eth0 up; busybox ip addr add 10.77.0.2/24 dev eth0")
+    assert (await run(guest, f"{ping}; {carrier}"))[0] == "0\n"
+    with network("10.77.0.1/24") as tap:
+        await guest.plug_network(tap)
+        assert (await run(guest, ping))[2] == 0
+        await guest.unplug_network()
+        assert (await run(guest, f"{ping}; {carrier}"))[0] == "0\n"
+        await guest.plug_network(tap)
+        assert (await run(guest, ping))[2] == 0
+    (eth0,) = (interface for interface in await guest.agent.interfaces() if interface.name == "eth0")
+    assert "10.77.0.2" in {address.ip_address for address in eth0.ip_addresses}
+
+
 def test_bios_virtio_exec_files_stats_adoption_stop_and_the_users_file_untouched(disk: Path, tmp_path: Path) -> None:
     before = digest(disk)
-    written = bytearray()
 
-    async def body() -> None:
-        the_plan = plan(tmp_path, disk)
-        async with booted(the_plan, on_output=written.extend) as guest:
+    async def body(entry_files: tuple[str, ...], members: Callable[[], tuple[int, ...]]) -> None:
+        the_plan = plan(tmp_path, disk, cgroup_files=entry_files)
+        async with booted(the_plan) as guest:
+            assert guest.process.pid in members()
             assert (await guest.os_info()).id == "debian"
             await check_programs(guest)
             await check_files(guest)
             await check_statistics(guest)
             await check_screen(guest)
+            await check_network(guest)
             # a snapshot's base may be read by others, not written to
             with contextlib.closing(await open_disk(disk, uid=UID + 1)):
                 pass
@@ -137,24 +158,31 @@ def test_bios_virtio_exec_files_stats_adoption_stop_and_the_users_file_untouched
             assert (await ending).code == 0
             assert await WholeGuest.adopt(the_plan.directory) is None
 
-    scenario(body())
-    assert not processes_of(UID)
+    with cgroup() as (entry_files, members):
+        scenario(body(entry_files, members))
+        until_gone(members)
+    until_gone(lambda: processes_of(UID))
     assert {path.name for path in (tmp_path / "run").iterdir()} <= {"qemu.log"}
     assert digest(disk) == before
     assert (tmp_path / "store/overlay.qcow2").stat().st_size > 1 << 20
 
     async def again() -> None:
         """The container's own changes are there when it starts again; killed, nothing of it runs."""
-        async with booted(plan(tmp_path, disk)) as guest:
-            assert (await run(guest, "cat /root/kept"))[0] == "kept\n"
-            ending = asyncio.create_task(guest.wait())
-            os.kill(guest.process.pid, signal.SIGKILL)
-            assert (await ending).code == 137
-            with pytest.raises(Unavailable):
-                await guest.execute(("/bin/true",))
+        written = bytearray()
+        with network("10.77.0.1/24") as tap:
+            async with booted(plan(tmp_path, disk), tap=tap, on_output=written.extend) as guest:
+                assert (await run(guest, "cat /root/kept"))[0] == "kept\n"
+                await run(guest, "echo said > /dev/ttyS0; busybox ip link set eth0 up; sleep 1")
+                assert b"said" in written
+                assert (await run(guest, "cat /sys/class/net/eth0/carrier"))[0] == "1\n"
+                ending = asyncio.create_task(guest.wait())
+                os.kill(guest.process.pid, signal.SIGKILL)
+                assert (await ending).code == 137
+                with pytest.raises(Unavailable):
+                    await guest.execute(("/bin/true",))
 
     scenario(again())
-    assert not processes_of(UID)
+    until_gone(lambda: processes_of(UID))
 
 
 def test_uefi_sata_e1000_tpm_and_a_persistent_disk(disk: Path, tmp_path: Path) -> None:
@@ -178,7 +206,7 @@ def test_uefi_sata_e1000_tpm_and_a_persistent_disk(disk: Path, tmp_path: Path) -
             assert await guest.stop(90), guest.console.last_lines()
 
     scenario(body())
-    assert not processes_of(UID)
+    until_gone(lambda: processes_of(UID))
     assert digest(own) != before and b"kept\n" in own.read_bytes()
     names = {path.name for path in (tmp_path / "store").iterdir()}
     assert names == {"variables.fd", "tpm"} and any((tmp_path / "store/tpm").iterdir())

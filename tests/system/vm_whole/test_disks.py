@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,7 @@ import pytest
 from silo.errors import Conflict, InvalidRequest, NotFound
 from silo.isolation.vm.whole.command import DiskFormat
 from silo.isolation.vm.whole.disk import OpenDisk, ensure_overlay, open_disk
-from tests.system.vm_whole.machines import UID, processes_of, require_machines
+from tests.system.vm_whole.machines import UID, processes_of, require_machines, until_gone
 
 SIZE = 64 << 20
 
@@ -41,10 +40,7 @@ def make(folder: Path, disk_format: str, *options: str) -> Path:
 def look(disk: Path, asked: str = "", **options: bool) -> OpenDisk:
     """Nothing of the look is left."""
     opened = asyncio.run(open_disk(disk, uid=UID, asked_format=asked, **options))
-    deadline = time.monotonic() + 5
-    while processes_of(UID):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    until_gone(lambda: processes_of(UID))
     return opened
 
 

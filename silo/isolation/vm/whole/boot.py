@@ -39,7 +39,8 @@ LISTENERS = ("monitor.sock", "agent.sock", "serial.sock")
 class WholePlan:
     """`store` and `directory` exist; see the module. `uid` is this machine's own. `disk_format` is "" or a DiskFormat.
 
-    `cgroup_files` are the `cgroup.procs` that QEMU and swtpm enter. `persist` lets the guest write to `disk` itself.
+    `cgroup_files` are what QEMU and swtpm write "0" to, to enter their control groups. `persist` lets the guest write to `disk`
+    itself.
     """
 
     disk: Path
@@ -49,7 +50,7 @@ class WholePlan:
     machine: WholeMachine
     disk_format: str = ""
     persist: bool = False
-    cgroup_files: tuple[Path, ...] = ()
+    cgroup_files: tuple[str, ...] = ()
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):

@@ -33,7 +33,7 @@ from silo.isolation.vm.machine import Console
 from silo.isolation.vm.process import Process
 from silo.isolation.vm.qmp import QmpClient
 from silo.isolation.vm.whole.boot import LISTENERS, Events, Record, WholePlan, connect_at, start_programs
-from silo.isolation.vm.whole.command import HUB
+from silo.isolation.vm.whole.command import HUB, NIC_ID
 from silo.isolation.vm.whole.disk import open_disk
 from silo.isolation.vm.whole.guest_agent import Executed, GuestAgent, OsInfo, wrap_posix
 from silo.isolation.vm.whole.guest_files import GuestFiles
@@ -96,6 +96,8 @@ class WholeGuest:
             guest = cls._join(plan.directory, record, qemu, on_output, events)
             undo.push_async_callback(guest.end)
             await poll_memory(qemu.monitor)
+            if tap < 0:
+                await set_link(qemu.monitor, up=False)
             await qemu.monitor.execute("cont")
             undo.pop_all()
         return guest
@@ -214,8 +216,10 @@ class WholeGuest:
         await self._qemu.monitor.execute("getfd", descriptors=[tap], fdname="uplink")
         await self._qemu.monitor.execute("netdev_add", type="tap", id="uplink", fd="uplink")
         await self._qemu.monitor.execute("netdev_add", type="hubport", id="uplink-port", hubid=HUB, netdev="uplink")
+        await set_link(self._qemu.monitor, up=True)
 
     async def unplug_network(self) -> None:
+        await set_link(self._qemu.monitor, up=False)
         for name in ("uplink-port", "uplink"):
             await self._qemu.monitor.execute("netdev_del", id=name)
 
@@ -286,3 +290,8 @@ class WholeGuest:
         self.agent.close()
         self.console.close()
         self._qemu.monitor.close()
+
+
+async def set_link(monitor: QmpClient, *, up: bool) -> None:
+    """An interface with nothing behind it has to know: a frame that waits for somebody to take it blocks all later ones."""
+    await monitor.execute("set_link", name=NIC_ID, up=up)

@@ -113,8 +113,8 @@ def limited(argv: tuple[str, ...], *, memory_bytes: int, processor_s: int) -> tu
     return ("prlimit", *limits, "--", *argv)
 
 
-def in_cgroup(argv: tuple[str, ...], entry_files: Sequence[Path]) -> tuple[str, ...]:
-    """Pure: the command inside the control groups whose `cgroup.procs` are given."""
+def in_cgroup(argv: tuple[str, ...], entry_files: Sequence[str]) -> tuple[str, ...]:
+    """Pure: the command inside the control groups whose entry files are given."""
     if not entry_files:
         return argv
-    return ("sh", "-c", _ENTER, "enter", *(str(file) for file in entry_files), "--", *argv)
+    return ("sh", "-c", _ENTER, "enter", *entry_files, "--", *argv)
