@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -10,7 +11,7 @@ from pathlib import Path
 from silo import guest
 from silo.api.server import ApiServer
 from silo.config.settings import Settings
-from silo.engine.base import BaseProgress
+from silo.engine.base import BaseProgress, get_vm_image
 from silo.engine.engine import Engine
 from silo.engine.parts import Parts
 from silo.engine.ports import VolumeInfo
@@ -18,12 +19,13 @@ from silo.images.limits import ImageLimits
 from silo.images.records import ImageRecord
 from silo.images.store import LocalImageStore
 from silo.isolation.process.runtime import ProcessRuntime
+from silo.isolation.vm.runtime import VmRuntime, VmSettings
 from silo.linux.personality import LinuxPersonality
 from silo.model.container import ContainerRecord
 from silo.model.ids import new_id
 from silo.model.network import NetworkConfig
 from silo.model.platform import Isolation, PersonalityName
-from silo.model.vm_image import VmImage
+from silo.model.vm_image import DEFAULT_VM_IMAGE, VmImage
 from silo.network.bridge import BridgeNetworks
 from silo.state import Database
 from silo.storage import LocalStorage
@@ -57,30 +59,78 @@ AGENT_FILES: Mapping[str, Path] = _agent_files()
 
 
 class UtilityVm:
-    """The image of utility VMs from Debian's packages and the agent (see AGENT_FILES)."""
+    """The images of utility VMs: from Debian's packages and the agent (see AGENT_FILES), or a user's own."""
 
     def __init__(self, cache_root: Path, agent_files: Mapping[str, Path]) -> None:
         self._cache_root = cache_root
         self._agent_files = agent_files
 
-    def build(self, progress: BaseProgress, *, refresh: bool) -> VmImage:
-        from silo.isolation.vm.base.build import build_vm_base, describe
+    def build(
+        self, progress: BaseProgress, *, refresh: bool, name: str = DEFAULT_VM_IMAGE, kernel: str = ""
+    ) -> VmImage:
+        # Loaded on use: building is rare, and the daemon's memory is counted.
+        from silo.isolation.vm.base.build import build_vm_base
+        from silo.isolation.vm.base.images import describe
+        from silo.isolation.vm.base.recipe import KERNEL_PACKAGE
 
-        return describe(
-            build_vm_base(self._cache_root, extra_files=self._agent_files, refresh=refresh, progress=progress)
+        built = build_vm_base(
+            self._cache_root,
+            extra_files=self._agent_files,
+            name=name,
+            kernel_package=kernel or KERNEL_PACKAGE,
+            refresh=refresh,
+            progress=progress,
         )
+        return describe(built, name)
 
-    def find(self) -> VmImage | None:
-        from silo.isolation.vm.base.build import describe, find_current_vm_base
+    def add(self, directory: Path, *, name: str) -> VmImage:
+        from silo.isolation.vm.base.images import describe, import_vm_base
 
-        found = find_current_vm_base(self._cache_root)
-        return describe(found) if found else None
+        return describe(import_vm_base(self._cache_root, directory, name=name), name)
+
+    def find(self, name: str) -> VmImage | None:
+        from silo.isolation.vm.base.images import describe, find_named
+
+        found = find_named(self._cache_root, name)
+        return describe(found, name) if found else None
+
+    def all(self) -> tuple[VmImage, ...]:
+        from silo.isolation.vm.base.images import describe, find_all
+
+        return tuple(describe(base, name) for name, base in find_all(self._cache_root).items())
+
+    def remove(self, name: str) -> bool:
+        from silo.isolation.vm.base.images import remove_named
+
+        return remove_named(self._cache_root, name)
+
+
+class VmFinder:
+    """Which utility VM a container gets. The one that is always there is built by its first use."""
+
+    def __init__(self, source: UtilityVm, usual: str) -> None:
+        self._source = source
+        self._usual = usual
+        self._building = asyncio.Lock()
+
+    async def find(self, name: str) -> VmImage:
+        """Raises NotFound, and what the builder raises."""
+        name = name or self._usual
+        async with self._building:
+            if name == DEFAULT_VM_IMAGE and self._source.find(name) is None:
+                await asyncio.to_thread(self._source.build, _log_progress, refresh=False)
+        return get_vm_image(self._source, name)
+
+
+def _log_progress(step: str, fraction: float) -> None:
+    logging.getLogger("silo.vm").info("building the utility VM: %s (%.0f %%)", step, fraction * 100)
 
 
 @asynccontextmanager
 async def build_daemon(settings: Settings) -> AsyncIterator[ApiServer]:
     """The API server over an opened engine; closed in the opposite order."""
     database = Database(settings.data_root / "state.db")
+    utility_vm = UtilityVm(settings.cache_root, agent_files=AGENT_FILES)
     try:
         images = LocalImageStore(
             data_root=settings.data_root,
@@ -108,7 +158,17 @@ async def build_daemon(settings: Settings) -> AsyncIterator[ApiServer]:
                     data_root=settings.data_root,
                     linux_pool=settings.linux_pool,
                     windows_pool=settings.windows_pool,
-                )
+                ),
+                Isolation.HYPERV: VmRuntime(
+                    run_root=settings.run_root,
+                    data_root=settings.data_root,
+                    find_image=VmFinder(utility_vm, settings.vm_image).find,
+                    settings=VmSettings(
+                        default_memory_bytes=settings.vm_default_memory,
+                        scratch_bytes=settings.vm_scratch_bytes,
+                        acceleration=settings.vm_acceleration,
+                    ),
+                ),
             },
             personalities={
                 PersonalityName.LINUX: LinuxPersonality(),
@@ -116,13 +176,15 @@ async def build_daemon(settings: Settings) -> AsyncIterator[ApiServer]:
             },
             data_root=settings.data_root,
             run_root=settings.run_root,
+            default_isolation=Isolation(settings.default_isolation),
+            vm_image=settings.vm_image,
         )
         engine = Engine(
             parts,
             database.documents("containers", ContainerRecord),
             daemon_id=_daemon_id(settings.data_root),
             base=WineBase(settings.cache_root),
-            vm_image=UtilityVm(settings.cache_root, agent_files=AGENT_FILES),
+            vm_image=utility_vm,
             login=images.login,
         )
         await engine.open()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from silo.api.handlers.archives import ArchiveHandlers
+from silo.api.handlers.bases import BaseHandlers
 from silo.api.handlers.containers import ContainerHandlers
 from silo.api.handlers.execs import ExecHandlers
 from silo.api.handlers.images import ImageHandlers
@@ -24,6 +25,7 @@ def _stream(method: str, pattern: str, title: str, handler: Handler) -> Route:
 def build_routes(engine: Engine) -> tuple[Route, ...]:
     """Longer patterns come before the `{name*}` that would swallow them."""
     system = SystemHandlers(engine)
+    bases = BaseHandlers(engine)
     containers = ContainerHandlers(engine)
     streams = StreamHandlers(engine)
     execs = ExecHandlers(engine)
@@ -92,9 +94,11 @@ def build_routes(engine: Engine) -> tuple[Route, ...]:
         _row("POST", "/volumes/prune", "volume prune", volumes.prune),
         _row("GET", "/volumes/{name}", "volume inspect", volumes.inspect),
         _row("DELETE", "/volumes/{name}", "volume rm", volumes.remove),
-        _stream("POST", "/silo/v1/base/windows", "silo base build windows", system.build_windows_base),
-        _stream("POST", "/silo/v1/base/vm", "silo base build vm", system.build_vm_base),
-        _row("GET", "/silo/v1/base/vm", "silo base ls", system.inspect_vm_base),
+        _stream("POST", "/silo/v1/base/windows", "silo base build windows", bases.build_windows),
+        _stream("POST", "/silo/v1/base/vm", "silo base build vm", bases.build_vm),
+        _row("GET", "/silo/v1/base/vm", "silo base ls", bases.list_vms),
+        _row("POST", "/silo/v1/base/vm/import", "silo base import vm", bases.import_vm),
+        _row("DELETE", "/silo/v1/base/vm/{name}", "silo base rm vm", bases.remove_vm),
         *UNSUPPORTED,
     )
 

@@ -6,6 +6,8 @@ every flag, compared with what Docker's own client sends.
 
 from __future__ import annotations
 
+import os
+
 from silo.cli.failure import UsageError
 from silo.cli.grammar import parse_decimal, parse_size
 from silo.cli.mounts import parse_mounts, parse_tmpfs, parse_volumes
@@ -53,17 +55,24 @@ _DEVICE_RATES = (
     ("device-read-iops", "BlkioDeviceReadIOps", False), ("device-write-iops", "BlkioDeviceWriteIOps", False),
 )  # fmt: skip
 
+_DISK_LABELS = (
+    ("disk", "com.silo.disk"), ("disk-format", "com.silo.disk.format"), ("disk-bus", "com.silo.disk.bus"),
+    ("firmware", "com.silo.disk.firmware"), ("nic", "com.silo.disk.nic"),
+)  # fmt: skip
+_DISK_SWITCHES = (("tpm", "com.silo.disk.tpm"), ("persist", "com.silo.disk.persist"))
+
 
 def build_body(values: Values, *, detached: bool = False) -> Body:
     """The whole body. Raises UsageError. `detached`: run -d, which attaches to nothing."""
-    image, *command = values.arguments
+    disk = _disk_labels(values)
+    image, *command = values.arguments or [disk["com.silo.disk"]]
     binds, anonymous = parse_volumes(values.words("volume"))
     bindings = parse_publish(values.words("publish"))
     exposed = dict.fromkeys([*parse_expose(values.words("expose")), *bindings])
     body: Body = {"Image": image, **_streams(values, detached=detached)}
     _put(body, "Cmd", command)
     _put(body, "Env", read_environment(values.words("env-file"), values.words("env")))
-    _put(body, "Labels", read_labels(values.words("label-file"), values.words("label")))
+    _put(body, "Labels", _labels(values))
     _put(body, "Volumes", anonymous)
     _put(body, "ExposedPorts", {name: {} for name in exposed})
     _put(body, "Healthcheck", build_healthcheck(values))
@@ -88,6 +97,28 @@ def build_body(values: Values, *, detached: bool = False) -> Body:
 def _put(body: Body, member: str, value: Any) -> None:
     if value:
         body[member] = value
+
+
+def _labels(values: Values) -> dict[str, str]:
+    """Docker's API has no words for the utility VM to run in: they are labels (docs/api.md)."""
+    labels = read_labels(values.words("label-file"), values.words("label"))
+    if values.text("vm"):
+        labels["com.silo.vm"] = values.text("vm")
+    return labels | _disk_labels(values)
+
+
+def _disk_labels(values: Values) -> dict[str, str]:
+    """A disk to boot instead of an image, which Docker's API has no words for, either."""
+    labels = {label: values.text(flag) for flag, label in _DISK_LABELS if values.text(flag)}
+    labels |= {label: "true" for flag, label in _DISK_SWITCHES if values.flag(flag)}
+    if "disk" in values.given and not values.text("disk"):
+        raise UsageError("--disk needs a file")
+    if labels and not values.text("disk"):
+        flag = next(flag for flag, label in (*_DISK_LABELS, *_DISK_SWITCHES) if label in labels)
+        raise UsageError(f"--{flag} needs --disk")
+    if values.text("disk"):
+        labels["com.silo.disk"] = os.path.abspath(values.text("disk"))
+    return labels
 
 
 def _streams(values: Values, *, detached: bool) -> Body:

@@ -29,11 +29,24 @@ _UNIT_NS = {"ns": 1, "us": 1000, "µs": 1000, "ms": 10**6, "s": 10**9, "m": 60 *
 class Command:
     """One verb. `usage` is what follows the words (`[OPTIONS] CONTAINER [CONTAINER...]`); `least` and `most` count arguments
     (`most` < 0: no limit); `stops`: flags end at the first argument, for what follows belongs to the program in the container;
-    `passes`: every word belongs to another program, `--help` too.
+    `instead`: a flag that stands for all arguments; `passes`: every word belongs to another program, `--help` too.
     `takes` says what the arguments are, for completion: containers, images, networks, volumes, files, shells.
     """
 
-    __slots__ = ("examples", "flags", "least", "most", "passes", "run", "stops", "summary", "takes", "usage", "words")
+    __slots__ = (
+        "examples",
+        "flags",
+        "instead",
+        "least",
+        "most",
+        "passes",
+        "run",
+        "stops",
+        "summary",
+        "takes",
+        "usage",
+        "words",
+    )
 
     def __init__(
         self,
@@ -46,6 +59,7 @@ class Command:
         least: int = 0,
         most: int = -1,
         stops: bool = False,
+        instead: str = "",
         passes: bool = False,
         takes: str = "",
         examples: Sequence[str] = (),
@@ -58,6 +72,7 @@ class Command:
         self.least = least
         self.most = most
         self.stops = stops
+        self.instead = instead
         self.passes = passes
         self.takes = takes
         self.examples = examples
@@ -125,7 +140,11 @@ def parse(command: Command, words: Sequence[str]) -> Values:
             index = _parse_short(command, letters, values, word, words, index)
         if "help" in values.given:
             return values
-    _check_count(command, arguments)
+    if command.instead in values.given:
+        if arguments:
+            raise UsageError(f"--{command.instead} stands for {command.usage.partition('] ')[2]}{_see(command)}")
+    else:
+        _check_count(command, arguments)
     return values
 
 

@@ -27,7 +27,7 @@ MODULES = {
     "volumes": tuple(f"volume {verb}" for verb in ("ls", "create", "rm", "inspect", "prune")),
     "system": ("info", "version", "system df", "system prune"),
     "happenings": ("events",),
-    "bases": ("base build", "base ls"),
+    "bases": ("base build", "base ls", "base rm", "base import"),
     "daemon": ("daemon",),
     "completion": ("completion", "__complete"),
 }
@@ -63,6 +63,7 @@ ALIASES = {
     "system info": "info",
     "system events": "events",
     "base list": "base ls",
+    "base remove": "base rm",
 }
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from silo.errors import InvalidRequest
+from silo.model.vm_image import DEFAULT_VM_IMAGE, VM_NAME_PATTERN
 
 DEFAULT_FILE = Path("/etc/silo/silo.toml")
 
@@ -35,6 +36,12 @@ class Settings:
     insecure_registries: tuple[str, ...]
     log_level: str
     max_layer_bytes: int
+    vm_image: str
+    vm_pool: int
+    vm_memory: int
+    vm_default_memory: int
+    vm_scratch_bytes: int
+    vm_acceleration: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +81,22 @@ def _size(text: str) -> int:
     return int(match[1]) << {"": 0, "k": 10, "m": 20, "g": 30, "t": 40}[match[2]]
 
 
+def _size_from(least: str) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        size = _size(text)
+        if size < _size(least):
+            raise ValueError(f"a size of at least {least}")
+        return size
+
+    return parse
+
+
+def _vm_name(text: str) -> str:
+    if not VM_NAME_PATTERN.fullmatch(text):
+        raise ValueError("a name of a-z, 0-9, _ . -")
+    return text
+
+
 def _subnet(text: str) -> str:
     try:
         return str(ipaddress.IPv4Network(text, strict=False))
@@ -96,6 +119,11 @@ def _one_of(*words: str) -> Callable[[str], str]:
     return parse
 
 
+def _isolation(text: str) -> str:
+    """`vm` is another word for hyperv, as for `--isolation`."""
+    return _one_of("process", "hyperv", "vm")(text).replace("vm", "hyperv")
+
+
 def _words(text: str) -> tuple[str, ...]:
     return tuple(word for word in re.split(r"[,\s]+", text) if word)
 
@@ -105,7 +133,7 @@ ROWS = (
     Row("run_root", "/run/silo", _absolute, "sockets and mounts; the API socket is <run-root>/silo.sock"),
     Row("cache_root", "", str, "built base images and downloaded packages; <data-root>/cache unless given"),
     Row("group", "", str, "members of this group may use the socket (they become root by it); empty: root only"),
-    Row("default_isolation", "process", _one_of("process"), "isolation of containers that do not name one"),
+    Row("default_isolation", "process", _isolation, "isolation of containers that do not name one: process or hyperv"),
     Row("subnet", "172.29.0.0/16", _subnet, "addresses of the default network"),
     Row("bridge", "silo0", _device, "bridge device of the default network"),
     Row("linux_pool", "2", _count, "sandboxes for Linux containers prepared ahead; 0 is off"),
@@ -113,6 +141,27 @@ ROWS = (
     Row("insecure_registries", "", _words, "host[:port] of registries to be used without TLS, besides loopback ones"),
     Row("log_level", "info", _one_of("debug", "info", "warning", "error"), "what the daemon writes to its log"),
     Row("max_layer_bytes", "64g", _size, "an image layer that unpacks to more than this is refused"),
+    Row("vm_image", DEFAULT_VM_IMAGE, _vm_name, "utility VM of containers that do not name one (silo base ls)"),
+    Row("vm_pool", "1", _count, "clones of utility VMs kept ready; 0 is off"),
+    Row(
+        "vm_memory",
+        "1g",
+        _size,
+        "what the clones kept ready may take together; fewer are kept where that is too little",
+    ),
+    Row("vm_default_memory", "512m", _size_from("128m"), "memory of a VM without --memory"),
+    Row(
+        "vm_scratch_bytes",
+        "20g",
+        _size_from("64m"),
+        "size of a VM's disk for what its container writes; only what is used takes space",
+    ),
+    Row(
+        "vm_acceleration",
+        "auto",
+        _one_of("auto", "kvm", "tcg"),
+        "kvm needs /dev/kvm, tcg emulates the processor; auto takes the faster",
+    ),
 )
 
 

@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from silo.engine.attachments import ContainerAttachment
+from silo.engine.base import VmImageSource
 from silo.engine.clock import parse_time
 from silo.engine.creation import MINIMUM_MEMORY_BYTES, Created, Creator, check_restart
+from silo.engine.disks import refuse_inside
 from silo.engine.events import EventBus
 from silo.engine.filters import Filters, check_keys, labels_match, parse_moment_ns
+from silo.engine.levels import check_level
 from silo.engine.lifecycle import Lifecycle
 from silo.engine.limits import check_limits
 from silo.engine.logs import LogRecord, read_log
 from silo.engine.parts import Parts
-from silo.engine.planning import hostname_of, write_special_files
+from silo.engine.planning import hostname_of, vm_of, write_special_files
 from silo.engine.roster import Live, Roster, WaitResult
 from silo.engine.states import ALIVE
-from silo.errors import Conflict, InvalidRequest, Unsupported
+from silo.errors import Conflict, InvalidRequest, NotFound, Unsupported
 from silo.model.container import ContainerConfig, ContainerRecord, Resources, RestartPolicy, Status
 from silo.model.image import Image
 from silo.model.log import STDERR, STDOUT
@@ -32,12 +36,14 @@ from silo.model.runtime import ProcessTable, Sandbox, Statistics
 class Containers:
     """`docker container …`."""
 
-    def __init__(self, parts: Parts, roster: Roster, events: EventBus, lifecycle: Lifecycle) -> None:
+    def __init__(
+        self, parts: Parts, roster: Roster, events: EventBus, lifecycle: Lifecycle, vm_images: VmImageSource
+    ) -> None:
         self._parts = parts
         self._roster = roster
         self._events = events
         self._lifecycle = lifecycle
-        self._creator = Creator(parts, roster, events)
+        self._creator = Creator(parts, roster, events, vm_images)
 
     # Look
 
@@ -49,7 +55,11 @@ class Containers:
         return tuple(sorted((live.record for live in self._roster), key=lambda record: record.created, reverse=True))
 
     def image_of(self, record: ContainerRecord) -> Image | None:
-        return self._parts.images.find(record.image_id)
+        return self._parts.find_image_of(record)
+
+    def vm_users(self, name: str) -> list[str]:
+        """Names of the containers that run in the utility VM of a name."""
+        return sorted(live.name for live in self._roster if vm_of(live.record, self._parts.vm_image) == name)
 
     def sizes(self, reference: str) -> tuple[int, int]:
         """(bytes in the scratch, bytes of scratch and image)."""
@@ -60,6 +70,7 @@ class Containers:
 
     async def processes(self, reference: str, ps_args: str) -> ProcessTable:
         record = self._alive(reference).record
+        refuse_inside(record, "top")
         return await self._parts.runtime(record.isolation).processes(record.id, ps_args)
 
     async def statistics(self, reference: str) -> tuple[Statistics, tuple[NetworkStatistics, ...]]:
@@ -127,6 +138,7 @@ class Containers:
         }
         merged = msgspec.structs.replace(config.resources, **changes)
         check_limits(merged)
+        check_level(msgspec.structs.replace(config, resources=merged))
         if 0 < merged.memory_bytes < MINIMUM_MEMORY_BYTES:
             raise InvalidRequest("Minimum memory limit allowed is 6MB")
         if "nano_cpus" in changes and (merged.cpu_quota_us or merged.cpu_period_us):
@@ -257,6 +269,7 @@ class Containers:
                 await self._connect_running(live, request)
             known = live.record.config.endpoints
             self._roster.replace(live, config=msgspec.structs.replace(live.record.config, endpoints=(*known, request)))
+            await self._tell_runtime(live)
         self._events.publish("network", "connect", network_id, {"container": live.id})
 
     async def _connect_running(self, live: Live, request: EndpointRequest) -> None:
@@ -286,9 +299,16 @@ class Containers:
             kept = tuple(known for known in config.endpoints if known.network != network_id)
             left = tuple(known for known in live.record.endpoints if known.network_id != network_id)
             self._roster.replace(live, config=msgspec.structs.replace(config, endpoints=kept), endpoints=left)
+            await self._tell_runtime(live)
         self._events.publish("network", "disconnect", network_id, {"container": live.id})
 
     # Within
+
+    async def _tell_runtime(self, live: Live) -> None:
+        """Interfaces or files of a running container have changed; one that ends just now has no use for them."""
+        if live.record.state.status in ALIVE:
+            with suppress(Conflict, NotFound):
+                await self._parts.runtime(live.record.isolation).update_network(live.id)
 
     def _alive(self, reference: str) -> Live:
         live = self._roster.resolve(reference)

@@ -9,8 +9,11 @@ from contextlib import ExitStack
 
 import msgspec
 
+from silo.engine.base import VmImageSource, get_vm_image
 from silo.engine.clock import now
+from silo.engine.disks import check_disk
 from silo.engine.events import EventBus
+from silo.engine.levels import check_joined, check_level, check_vm_words
 from silo.engine.limits import check_limits, check_sysctls
 from silo.engine.parts import Parts
 from silo.engine.planning import check_mount_targets, log_limit_bytes
@@ -19,11 +22,13 @@ from silo.engine.roster import Roster
 from silo.engine.signals import parse_signal
 from silo.errors import InvalidRequest, NotFound, Unsupported
 from silo.model.container import ContainerConfig, ContainerRecord, Namespaces, RestartPolicy
+from silo.model.disk_guest import DISK_IMAGE
 from silo.model.ids import ID_PATTERN, new_id
 from silo.model.image import Healthcheck, Image
 from silo.model.mount import MountKind, MountPoint, MountRequest
 from silo.model.network import EndpointRequest, PortBinding
-from silo.model.platform import PersonalityName
+from silo.model.platform import Isolation, PersonalityName
+from silo.model.vm_image import DEFAULT_VM_IMAGE, VM_LABEL
 
 MINIMUM_MEMORY_BYTES = 6 << 20
 _LOG_DRIVERS = ("json-file", "local", "none")
@@ -40,22 +45,27 @@ class Created(msgspec.Struct, frozen=True, kw_only=True):
 class Creator:
     """`docker create`."""
 
-    def __init__(self, parts: Parts, roster: Roster, events: EventBus) -> None:
+    def __init__(self, parts: Parts, roster: Roster, events: EventBus, vm_images: VmImageSource) -> None:
         self._parts = parts
+        self._vm_images = vm_images
         self._roster = roster
         self._events = events
 
     def create(self, config: ContainerConfig, name: str) -> Created:
         """Raises ImageNotFound, InvalidRequest, Conflict, Unsupported, NoSpace; leaves nothing behind then."""
-        image = self._parts.images.get(config.image, platform=config.platform)
+        image = DISK_IMAGE if config.disk else self._parts.images.get(config.image, platform=config.platform)
         personality = self._parts.personality(_personality_of(image))
         self._parts.runtime(config.isolation)
+        check_vm_words(config)
+        if config.disk is not None:
+            check_disk(config, config.disk)
         try:
             config = self._settle(config, image)
         except NotFound as error:
             # Docker's client takes a 404 here for a missing image, and pulls.
             raise InvalidRequest(error.brief, details=error.details, hint=error.hint) from error
-        warnings = (*personality.check(config, image), *_log_warnings(config))
+        check_level(config)
+        warnings = (*(() if config.disk else personality.check(config, image)), *_log_warnings(config))
         _check_form(config)
         check_mount_targets(config, personality)
         chosen = self._roster.choose_name(name)
@@ -64,7 +74,7 @@ class Creator:
             config, points = self._make_volumes(config, undo)
             self._parts.storage.create_scratch(container_id)
             undo.callback(self._drop_scratch, container_id)
-            path, args = personality.describe_command(config, image)
+            path, args = (config.image, ()) if config.disk else personality.describe_command(config, image)
             record = ContainerRecord(
                 id=container_id,
                 name=chosen,
@@ -105,6 +115,12 @@ class Creator:
             cgroup=namespaces.cgroup,
         )
         labels = image.config.labels | config.labels
+        needs_vm = config.isolation is Isolation.HYPERV and config.disk is None
+        vm = labels.get(VM_LABEL, "") if needs_vm else ""
+        wanted = vm or self._parts.vm_image
+        if needs_vm and wanted != DEFAULT_VM_IMAGE:
+            # The default one is built by whoever needs it first.
+            get_vm_image(self._vm_images, wanted)
         return msgspec.structs.replace(
             config,
             network_mode=mode,
@@ -112,6 +128,7 @@ class Creator:
             namespaces=settled,
             mounts=self._settle_mounts(config, image),
             labels=labels,
+            vm=vm,
             healthcheck=_settle_health(config.healthcheck, image.config.healthcheck),
             ports=self._settle_ports(config, image, mode),
         )
@@ -120,7 +137,9 @@ class Creator:
         return f"container:{self._target(mode)}" if mode.startswith("container:") else mode
 
     def _target(self, mode: str) -> str:
-        return self._roster.resolve(mode.partition(":")[2]).id
+        owner = self._roster.resolve(mode.partition(":")[2]).record
+        check_joined(owner)
+        return owner.id
 
     def _settle_endpoints(self, config: ContainerConfig, mode: str) -> tuple[EndpointRequest, ...]:
         """The mode's network first; the rest as given. `default` in requests means the mode's network."""

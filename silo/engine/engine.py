@@ -21,6 +21,7 @@ from silo.engine.volumes import Volumes
 from silo.errors import Unsupported
 from silo.model.container import ContainerRecord
 from silo.model.persistence import Documents
+from silo.model.platform import Isolation
 
 log = logging.getLogger(__name__)
 
@@ -42,15 +43,20 @@ class Engine:
         self._roster = Roster(documents)
         self.events = EventBus()
         self._lifecycle = Lifecycle(parts, self._roster, self.events)
-        self.containers = Containers(parts, self._roster, self.events, self._lifecycle)
+        self.containers = Containers(parts, self._roster, self.events, self._lifecycle, vm_image)
         self.files = ContainerFiles(parts, self._roster, self._lifecycle)
         self.execs = Execs(parts, self._roster.resolve, self.events)
         self.images = Images(parts, self._roster, self.events)
         self.networks = NetworkUseCases(parts, self._roster, self.events, self.containers)
         self.volumes = Volumes(parts, self._roster, self.events)
         self.system = System(parts, self._roster, self.events, daemon_id)
-        self.base = Bases(base, vm_image, parts.images, self.events)
+        self.base = Bases(base, vm_image, parts.images, self.events, vm_users=self.containers.vm_users)
         self._login = login
+
+    @property
+    def default_isolation(self) -> Isolation:
+        """The level of containers that do not name one."""
+        return self._parts.default_isolation
 
     async def auth(self, username: str, password: str, server: str) -> str:
         """Try a registry login; answers its status sentence. Raises AccessDenied."""

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import msgspec
 
 from silo.engine.attachments import ExecAttachment
+from silo.engine.disks import refuse_inside
 from silo.engine.events import EventBus
 from silo.engine.parts import Parts
 from silo.engine.planning import hostname_of
@@ -47,6 +48,7 @@ class Execs:
 
     def create(self, container_reference: str, request: ExecRequest) -> str:
         live = self._running_container(container_reference)
+        refuse_inside(live.record, "exec")
         info = ExecInfo(id=new_id(), container_id=live.id, request=request)
         self._infos[info.id] = info
         self._publish(live, f"exec_create: {' '.join(request.args)}", info)
@@ -107,7 +109,7 @@ class Execs:
 
     async def _launch(self, live: Live, request: ExecRequest, *, detach: bool) -> RunningExec:
         record = live.record
-        image = self._parts.images.get(record.image_id)
+        image = self._parts.image_of(record)
         personality = self._parts.personality(record.personality)
         program = personality.plan_exec(record.config, image, request, hostname=hostname_of(record))
         return await self._parts.runtime(record.isolation).exec(

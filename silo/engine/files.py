@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, suppress
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, aclosing, suppress
 from pathlib import Path
+from typing import Any, cast
 
 import msgspec
 
 from silo.engine.clock import now
+from silo.engine.disks import refuse_inside
 from silo.engine.instructions import apply_instructions
 from silo.engine.lifecycle import Lifecycle
 from silo.engine.parts import Parts
-from silo.engine.ports import FileChange
+from silo.engine.ports import FileChange, RootFiles
+from silo.engine.root_files import open_storage_files
 from silo.engine.roster import Live, Roster
 from silo.engine.states import ALIVE
 from silo.errors import AccessDenied, Conflict, InvalidRequest, NotFound
 from silo.model.container import ContainerConfig, Status
 from silo.model.image import HistoryEntry, Image, ImageConfig
-from silo.model.mount import MountKind
+from silo.model.mount import MountKind, PlannedMount
 from silo.model.platform import PersonalityName
 from silo.model.runtime import Rootfs
 
@@ -32,34 +35,33 @@ class ContainerFiles:
         self._lifecycle = lifecycle
 
     async def changes(self, reference: str) -> tuple[FileChange, ...]:
-        live = self._roster.resolve(reference)
+        live = self._resolve(reference, "diff")
         await self._save(live)
-        record = live.record
-        return await self._parts.storage.changes(record.id, self._parts.images.get(record.image_id))
+        async with self._open(live) as files:
+            return await files.changes()
 
     async def export(self, reference: str) -> AsyncIterator[bytes]:
-        live = self._roster.resolve(reference)
+        live = self._resolve(reference, "export")
         await self._save(live)
-        async with self._parts.storage.mounted(self._rootfs(live), running_root=self._running_root(live)) as root:
-            async for chunk in self._parts.storage.export_tar(root):
+        async with self._open(live) as files, aclosing(cast(Any, files.export())) as chunks:
+            async for chunk in chunks:
                 yield chunk
         self._lifecycle.publish(live, "export")
 
     async def stat_archive(self, reference: str, path: str) -> dict[str, object]:
         live, inner = self._archive_path(reference, path)
-        async with await self._archive_root(live) as root:
-            return await self._parts.storage.stat_archive(root, inner)
+        async with await self._open_with_mounts(live) as files:
+            return await files.stat(inner)
 
     async def read_archive(self, reference: str, path: str) -> tuple[dict[str, object], AsyncIterator[bytes]]:
-        """The path's stat, and a tar that keeps the root mounted until it is read to its end or closed."""
+        """The path's stat, and a tar that keeps the root in view until it is read to its end or closed."""
         live, inner = self._archive_path(reference, path)
-        storage = self._parts.storage
-        mount = await self._archive_root(live)
-        root = await mount.__aenter__()
+        view = await self._open_with_mounts(live)
+        files = await view.__aenter__()
         try:
-            stat, chunks = await storage.read_archive(root, inner)
+            stat, chunks = await files.read(inner)
         except BaseException:
-            await mount.__aexit__(None, None, None)
+            await view.__aexit__(None, None, None)
             raise
 
         async def stream() -> AsyncIterator[bytes]:
@@ -67,7 +69,7 @@ class ContainerFiles:
                 async for chunk in chunks:
                     yield chunk
             finally:
-                await mount.__aexit__(None, None, None)
+                await view.__aexit__(None, None, None)
 
         return stat, stream()
 
@@ -83,13 +85,9 @@ class ContainerFiles:
         live, inner = self._archive_path(reference, path)
         if live.record.config.read_only_root:
             raise AccessDenied(f"container {live.name} rootfs is marked read-only")
-        async with await self._archive_root(live) as root:
-            await self._parts.storage.write_archive(
-                root,
-                inner,
-                chunks,
-                no_overwrite_dir_non_dir=no_overwrite_dir_non_dir,
-                copy_uid_gid=copy_uid_gid,
+        async with await self._open_with_mounts(live) as files:
+            await files.write(
+                inner, chunks, no_overwrite_dir_non_dir=no_overwrite_dir_non_dir, copy_uid_gid=copy_uid_gid
             )
 
     async def commit(
@@ -105,9 +103,9 @@ class ContainerFiles:
         changes: tuple[str, ...] = (),
     ) -> Image:
         """A new image of a container's files (for Windows also its registry, which lies among them)."""
-        live = self._roster.resolve(reference)
+        live = self._resolve(reference, "commit")
         record = live.record
-        base = self._parts.images.get(record.image_id)
+        base = self._parts.image_of(record)
         shell = base.config.shell or (
             ("cmd", "/S", "/C") if record.personality is PersonalityName.WINDOWS else ("/bin/sh", "-c")
         )
@@ -118,15 +116,16 @@ class ContainerFiles:
         if pausing:
             await self._lifecycle.pause(live)
         try:
-            image = await self._parts.images.commit(
-                base,
-                self._parts.storage.layer_tar(record.id),
-                reference=f"{repo}:{tag or 'latest'}" if repo else "",
-                config=config,
-                entry=HistoryEntry(
-                    created=now(), created_by=" ".join((record.path, *record.args)), comment=comment, author=author
-                ),
-            )
+            async with self._open(live) as files:
+                image = await self._parts.images.commit(
+                    base,
+                    files.layer(),
+                    reference=f"{repo}:{tag or 'latest'}" if repo else "",
+                    config=config,
+                    entry=HistoryEntry(
+                        created=now(), created_by=" ".join((record.path, *record.args)), comment=comment, author=author
+                    ),
+                )
         finally:
             if pausing and not live.gone and live.record.state.status is Status.PAUSED:
                 await self._lifecycle.unpause(live)
@@ -135,27 +134,31 @@ class ContainerFiles:
 
     # Within
 
+    def _resolve(self, reference: str, what: str) -> Live:
+        live = self._roster.resolve(reference)
+        refuse_inside(live.record, what)
+        return live
+
     async def _save(self, live: Live) -> None:
         """A container that ends just now has saved by itself."""
         if live.record.state.status is Status.RUNNING:
             with suppress(Conflict, NotFound):
                 await self._parts.runtime(live.record.isolation).save(live.id)
 
-    def _running_root(self, live: Live) -> Path | None:
-        if live.record.state.status not in ALIVE:
-            return None
-        return self._parts.runtime(live.record.isolation).root_path(live.id)
+    def _open(self, live: Live) -> AbstractAsyncContextManager[RootFiles]:
+        """The container's own files, without what is mounted on them."""
+        runtime = self._parts.runtime(live.record.isolation)
+        running = live.record.state.status in ALIVE
+        return self._view(live, running_root=runtime.root_path(live.id) if running else None, planned=())
 
-    def _rootfs(self, live: Live) -> Rootfs:
-        image = self._parts.images.get(live.record.image_id)
-        return self._parts.storage.rootfs(live.id, image, read_only=False, volatile=False)
-
-    async def _archive_root(self, live: Live) -> AbstractAsyncContextManager[Path]:
+    async def _open_with_mounts(self, live: Live) -> AbstractAsyncContextManager[RootFiles]:
         """What `cp` sees: volumes and binds too. A running container's own view has them; a stopped one gets them mounted."""
-        state = live.record.state
-        if state.status in ALIVE and self._running_root(live) is not None:
-            root = Path(f"/proc/{state.pid}/root")
-            return self._parts.storage.mounted(self._rootfs(live), running_root=root)
+        state, runtime = live.record.state, self._parts.runtime(live.record.isolation)
+        if state.status in ALIVE:
+            if runtime.keeps_files:
+                return self._view(live, running_root=None, planned=())
+            if runtime.root_path(live.id) is not None:
+                return self._view(live, running_root=Path(f"/proc/{state.pid}/root"), planned=())
         personality = self._parts.personality(live.record.personality)
         rootfs = self._rootfs(live)
         planned = [
@@ -163,10 +166,23 @@ class ContainerFiles:
             for request in live.record.config.mounts
             if request.kind is not MountKind.TMPFS
         ]
-        return self._parts.storage.mounted(rootfs, running_root=None, planned=planned)
+        return self._view(live, running_root=None, planned=planned)
+
+    def _view(
+        self, live: Live, *, running_root: Path | None, planned: Sequence[PlannedMount]
+    ) -> AbstractAsyncContextManager[RootFiles]:
+        runtime = self._parts.runtime(live.record.isolation)
+        if runtime.keeps_files:
+            return runtime.open_files(live.id, self._rootfs(live), planned)
+        image = self._parts.image_of(live.record)
+        return open_storage_files(self._parts.storage, live.id, image, running_root=running_root, planned=planned)
+
+    def _rootfs(self, live: Live) -> Rootfs:
+        image = self._parts.image_of(live.record)
+        return self._parts.storage.rootfs(live.id, image, read_only=False, volatile=False)
 
     def _archive_path(self, reference: str, path: str) -> tuple[Live, str]:
-        live = self._roster.resolve(reference)
+        live = self._resolve(reference, "cp")
         if not path:
             raise InvalidRequest("the path in the container is missing")
         personality = self._parts.personality(live.record.personality)

@@ -71,7 +71,7 @@ class Prober:
 
     async def _execute(self, live: Live, check: Healthcheck) -> tuple[int, str]:
         record = live.record
-        image = self._parts.images.get(record.image_id)
+        image = self._parts.image_of(record)
         personality = self._parts.personality(record.personality)
         request = ExecRequest(args=personality.health_command(check.test, image))
         program = personality.plan_exec(record.config, image, request, hostname=hostname_of(record))

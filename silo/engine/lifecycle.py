@@ -190,7 +190,7 @@ class Lifecycle:
             return
         if record.state.status not in ALIVE:
             raise NotModified(f"container {live.name} is not running")
-        image = self._parts.images.find(record.image_id)
+        image = self._parts.find_image_of(record)
         personality = self._parts.personality(record.personality)
         text = signal_text or record.config.stop_signal or (image.config.stop_signal if image else "")
         number = parse_signal(text) if text else personality.default_stop_signal()

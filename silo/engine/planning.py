@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from silo.engine.levels import check_sources
 from silo.engine.parts import Parts
 from silo.engine.ports import Personality
 from silo.errors import InvalidRequest
@@ -12,7 +13,8 @@ from silo.model.container import ContainerConfig, ContainerRecord
 from silo.model.image import Image
 from silo.model.mount import MountKind, PlannedMount
 from silo.model.network import Endpoint
-from silo.model.runtime import ContainerPlan
+from silo.model.platform import Isolation
+from silo.model.runtime import ContainerPlan, LaunchPlan, ProcessPlan
 
 _SPECIAL_FILES = ("hosts", "hostname", "resolv.conf")
 # A log without a driver exists for attachments only.
@@ -29,6 +31,13 @@ def network_of(config: ContainerConfig) -> str:
     """The plan's word for a network mode: host, container:ID, or private."""
     mode = config.network_mode
     return mode if mode == "host" or mode.startswith("container:") else "private"
+
+
+def vm_of(record: ContainerRecord, default: str) -> str:
+    """The utility VM to run in, "" where there is none."""
+    if record.isolation is not Isolation.HYPERV or record.config.disk is not None:
+        return ""
+    return record.config.vm or default
 
 
 def log_limit_bytes(config: ContainerConfig) -> int:
@@ -51,17 +60,21 @@ async def plan_container(parts: Parts, record: ContainerRecord, image: Image) ->
     personality = parts.personality(record.personality)
     directory = parts.storage.container_directory(record.id)
     rootfs = parts.storage.rootfs(record.id, image, read_only=config.read_only_root, volatile=config.auto_remove)
-    if (owner := personality.scratch_owner(config, image)) is not None:
+    owner = personality.scratch_owner(config, image)
+    if owner is not None and not parts.runtime(record.isolation).keeps_files:
         await parts.storage.own_scratch(rootfs, owner)
+        owner = None
     hostname = hostname_of(record)
-    process, launch = personality.plan_main(config, image, hostname=hostname, container_id=record.id)
+    process, launch = _main_program(personality, record, image)
     mounts = [
         await parts.storage.plan_mount(request, personality.map_path(request.target), fill_from=rootfs)
         for request in config.mounts
     ]
+    check_sources(record.isolation, mounts)
     special = write_special_files(record, directory, endpoints=(), resolver=None)
     taken = {mount.target for mount in mounts}
-    mounts += [mount for mount in personality.plan_special_mounts(special) if mount.target not in taken]
+    if config.disk is None:
+        mounts += [mount for mount in personality.plan_special_mounts(special) if mount.target not in taken]
     security = config.security
     masked, readonly = security.masked_paths, security.readonly_paths
     unconfined = security.privileged
@@ -70,6 +83,7 @@ async def plan_container(parts: Parts, record: ContainerRecord, image: Image) ->
         personality=record.personality,
         image_id=record.image_id,
         rootfs=rootfs,
+        scratch_owner=owner,
         process=process,
         launch=launch,
         directory=directory,
@@ -90,7 +104,18 @@ async def plan_container(parts: Parts, record: ContainerRecord, image: Image) ->
         keep_log=config.log.driver != "none",
         log_max_bytes=log_limit_bytes(config),
         auto_remove=config.auto_remove,
+        vm=vm_of(record, parts.vm_image),
+        disk=config.disk,
     )
+
+
+def _main_program(
+    personality: Personality, record: ContainerRecord, image: Image
+) -> tuple[ProcessPlan, LaunchPlan | None]:
+    config = record.config
+    if config.disk is not None:
+        return ProcessPlan(args=(), tty=config.tty, console_size=config.console_size), None
+    return personality.plan_main(config, image, hostname=hostname_of(record), container_id=record.id)
 
 
 def _or_default(given: tuple[str, ...] | None, default: tuple[str, ...]) -> tuple[str, ...]:

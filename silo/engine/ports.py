@@ -72,10 +72,48 @@ class RunningExec(Protocol):
         """To this program only; one that has ended is not an error."""
 
 
+class FileChange(msgspec.Struct, frozen=True, kw_only=True):
+    """One line of `docker diff`: kind 0 modified, 1 added, 2 deleted; `path` in the container's words."""
+
+    kind: int
+    path: str
+
+
+class RootFiles(Protocol):
+    """One container's files for as long as the context that gave this out is open; one call at a time.
+
+    Paths are absolute POSIX paths in the container's Linux root, resolved beneath it whatever links lie there; a `/.` or `/` at
+    the end has `docker cp`'s meaning. What an iterator yields must be read, or the iterator closed, before the context ends.
+    """
+
+    async def stat(self, path: str) -> dict[str, object]:
+        """`docker cp`'s stat: name, size, mode, mtime, linkTarget. Raises NotFound."""
+
+    async def read(self, path: str) -> tuple[dict[str, object], AsyncIterator[bytes]]:
+        """`docker cp` out: the path's stat and a tar. Raises NotFound."""
+
+    async def write(
+        self, path: str, chunks: AsyncIterator[bytes], *, no_overwrite_dir_non_dir: bool, copy_uid_gid: bool
+    ) -> None:
+        """`docker cp` in: extract a tar beneath `path`; hostile entries raise InvalidRequest and nothing lies outside."""
+
+    def export(self) -> AsyncIterator[bytes]:
+        """The whole root as a tar, without what is mounted on it."""
+
+    async def changes(self) -> tuple[FileChange, ...]:
+        """What differs from the image."""
+
+    def layer(self) -> AsyncIterator[bytes]:
+        """What differs from the image, as an uncompressed OCI layer (whiteouts, opaque directories)."""
+
+
 class Runtime(Protocol):
     """An isolation level. Both personalities run on every level; all implementations pass tests/contract."""
 
     isolation: Isolation
+    keeps_files: bool
+    """Containers' files lie where only the runtime reaches them (a VM's disk), not in the scratch of the port Storage. Such a
+    runtime answers `open_files`, and gives `ContainerPlan.scratch_owner` what it names."""
 
     async def open(self, listener: RuntimeListener) -> None:
         """Probe the host, start or join what outlives the daemon."""
@@ -117,8 +155,20 @@ class Runtime(Protocol):
         """What the container keeps in memory of its files (a silo's registry) is in them afterwards; nothing while it is paused.
         Raises GuestError, Conflict (not running)."""
 
+    async def update_network(self, container_id: str) -> None:
+        """The interfaces in a running container's network namespace have changed, or its files hosts and resolv.conf."""
+
     def root_path(self, container_id: str) -> Path | None:
         """Where the prepared or running container's root is visible to the daemon (None if it is not, e.g. in a VM)."""
+
+    def open_files(
+        self, container_id: str, rootfs: Rootfs, planned: Sequence[PlannedMount]
+    ) -> AbstractAsyncContextManager[RootFiles]:
+        """The files of a container in whatever state it is, if `keeps_files`; Unsupported otherwise.
+
+        `planned`: the volumes and binds of one that does not run, to be shown in `stat`, `read` and `write`; a running one's
+        are there. A container that starts or ends meanwhile may make the calls raise Conflict.
+        """
 
 
 class Personality(Protocol):
@@ -294,13 +344,6 @@ class VolumeInfo(msgspec.Struct, frozen=True, kw_only=True):
     labels: dict[str, str] = {}
     options: dict[str, str] = {}
     anonymous: bool = False
-
-
-class FileChange(msgspec.Struct, frozen=True, kw_only=True):
-    """One line of `docker diff`: kind 0 modified, 1 added, 2 deleted; `path` in the container's words."""
-
-    kind: int
-    path: str
 
 
 class Storage(Protocol):

@@ -30,7 +30,7 @@ class Startup:
         """The container runs and its record says so, or this raises and `release` is due."""
         parts, record = self._parts, live.record
         runtime = parts.runtime(record.isolation)
-        image = parts.images.get(record.image_id)
+        image = parts.image_of(record)
         self._check_neighbours(live)
         plan = await plan_container(parts, record, image)
         sandbox = await runtime.prepare(plan)

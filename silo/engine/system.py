@@ -89,7 +89,7 @@ class System:
             cpus=os.cpu_count() or 1,
             memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
             data_root=parts.data_root,
-            default_isolation=Isolation.PROCESS,
+            default_isolation=parts.default_isolation,
             runtimes=reports,
             network=parts.networks.report(),
             personalities=tuple(parts.personalities),

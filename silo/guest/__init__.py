@@ -8,5 +8,12 @@ by then costs no clone anything. The protocol is docs/guest-protocol.md.
 BOOT = "silo/guest/boot.py"
 """Becomes /silo/agent in the image; everything else lies below /silo/lib."""
 
-FILES = ("silo/__init__.py", "silo/errors.py", "silo/model/__init__.py", "silo/model/guest_frames.py")
+FILES = (
+    "silo/__init__.py",
+    "silo/errors.py",
+    "silo/model/__init__.py",
+    "silo/model/guest_frames.py",
+    "silo/model/leftovers.py",
+    "silo/model/windows_paths.py",
+)
 """What an image of the agent holds besides this folder, relative to the checkout."""

@@ -186,6 +186,33 @@ class Agent:
             return os.open(f"/proc/{task.pid}/root", flags)
         return os.open(str(params["root"]), flags)
 
+    def _do_read_files(self, _: Call, params: Params) -> Params:
+        from silo.guest.files import read_files
+
+        root = self._open_root(params)
+        try:
+            return {"files": read_files(root, params["paths"])}
+        finally:
+            os.close(root)
+
+    def _do_write_files(self, _: Call, params: Params) -> Params:
+        from silo.guest.files import write_files
+
+        write_files(params["files"])
+        return {}
+
+    def _do_limit(self, _: Call, params: Params) -> Params:
+        from silo.guest.files import set_limits
+
+        set_limits(self._tasks.get(params["task"]).cgroup, params["files"])
+        return {}
+
+    def _do_sysctl(self, _: Call, params: Params) -> Params:
+        from silo.guest.files import set_sysctls
+
+        set_sysctls(params["values"])
+        return {}
+
     def _do_stat(self, _: Call, params: Params) -> Params:
         from silo.guest.archives import describe_path
 

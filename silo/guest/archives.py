@@ -16,6 +16,8 @@ from typing import Any, BinaryIO
 
 from silo.guest.failures import Refused
 from silo.guest.kernel import open_in_root
+from silo.model.leftovers import is_leftover
+from silo.model.windows_paths import is_on_drive, resolve_case
 
 _COPY_BYTES = 262144
 _MAXIMUM_EXTENDED_BYTES = 1 << 20
@@ -33,8 +35,47 @@ def open_parent(root: int, path: str) -> tuple[int, str]:
     return open_in_root(root, parent, os.O_PATH | os.O_DIRECTORY), name or "."
 
 
+def resolve_path(root: int, path: str) -> str:
+    """The path without links, relative to the root. The last component is followed only where the path ends in `/` or `/.`, and
+    must then be a directory, as in `docker cp`. On a Windows drive names are found without case."""
+    clean = os.path.normpath("/" + path).strip("/")
+    if is_on_drive("/" + clean):
+        clean = resolve_case("/" + clean, lambda directory: _names(root, directory)).strip("/")
+    if path.endswith(("/", "/.")):
+        return _real_path(root, clean, os.O_DIRECTORY)
+    parent, _, name = clean.rpartition("/")
+    return _join(_real_path(root, parent, os.O_DIRECTORY), name)
+
+
+def _names(root: int, directory: str) -> list[str]:
+    try:
+        descriptor = open_in_root(root, directory, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError:
+        return []
+    try:
+        return os.listdir(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _real_path(root: int, path: str, flags: int) -> str:
+    """Where the kernel ends up, as /proc tells it of the opened descriptor and of the root's."""
+    descriptor = open_in_root(root, path, os.O_PATH | flags)
+    try:
+        found, top = (os.readlink(f"/proc/self/fd/{number}") for number in (descriptor, root))  # noqa: PTH115
+    finally:
+        os.close(descriptor)
+    if found == top:
+        return ""
+    above = top if top.endswith("/") else f"{top}/"
+    if not found.startswith(above):
+        raise Refused("invalid", f"the place of {path!r} cannot be told")
+    return found.removeprefix(above)
+
+
 def describe_path(root: int, path: str) -> dict[str, Any]:
-    """lstat, and where a link leads: its text, and the status of what it means beneath the root."""
+    """lstat, and where a link leads: its text, and the place and status of what it means beneath the root."""
+    path = resolve_path(root, path)
     parent, name = open_parent(root, path)
     try:
         status = os.stat(name, dir_fd=parent, follow_symlinks=False)
@@ -46,11 +87,14 @@ def describe_path(root: int, path: str) -> dict[str, Any]:
             "uid": status.st_uid,
             "gid": status.st_gid,
             "link": "",
+            "target": "",
             "target_mode": 0,
         }
         if stat.S_ISLNK(status.st_mode):
             answer["link"] = os.readlink(name, dir_fd=parent)
-            with contextlib.suppress(OSError):
+            answer["target"] = os.path.normpath(os.path.join("/", os.path.dirname(path), answer["link"]))  # noqa: PTH118, PTH120
+            with contextlib.suppress(OSError, Refused):
+                answer["target"] = "/" + _real_path(root, path, 0)
                 target = open_in_root(root, path, os.O_PATH)
                 answer["target_mode"] = os.fstat(target).st_mode
                 os.close(target)
@@ -70,7 +114,7 @@ class Writer:
 
     def run(self, root: int, path: str, name: str) -> None:
         """`name`: how the top entry is called; "" leaves it out, and its children are named by themselves."""
-        parent, leaf = open_parent(root, path)
+        parent, leaf = open_parent(root, resolve_path(root, path))
         try:
             status = os.stat(leaf, dir_fd=parent, follow_symlinks=False)
             if name:
@@ -108,6 +152,8 @@ class Writer:
         for name in sorted(os.listdir(descriptor)):
             with contextlib.suppress(FileNotFoundError):
                 status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
+                if self._layer and is_leftover(_join("", directory, name), status):
+                    continue
                 if self._layer and stat.S_ISCHR(status.st_mode) and status.st_rdev == 0:
                     self._write_empty(_join(prefix, directory, f".wh.{name}"))
                     continue
@@ -192,7 +238,7 @@ def _encode(info: tarfile.TarInfo) -> bytes:
 
 
 def _join(*parts: str) -> str:
-    return "/".join(part for part in parts if part)
+    return "/".join(part for part in parts if part).replace("//", "/")
 
 
 def _is_opaque(descriptor: int) -> bool:
@@ -222,7 +268,7 @@ class Reader:
         self._no_overwrite = no_overwrite
 
     def run(self, source: BinaryIO) -> None:
-        os.close(open_in_root(self._root, self._directory, os.O_PATH | os.O_DIRECTORY))
+        self._directory = resolve_path(self._root, self._directory.rstrip("/") + "/")
         directories: list[tarfile.TarInfo] = []
         try:
             with tarfile.open(fileobj=source, mode="r|", tarinfo=_Header) as archive:

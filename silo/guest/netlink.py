@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import socket
 import struct
+from collections.abc import Iterator
 from typing import Any
 
 from silo.guest.failures import Refused
 
-_RTM_NEWLINK, _RTM_GETLINK, _RTM_NEWADDR, _RTM_NEWROUTE = 16, 18, 20, 24
+_RTM_NEWLINK, _RTM_GETLINK, _RTM_NEWADDR, _RTM_DELADDR, _RTM_GETADDR, _RTM_NEWROUTE = 16, 18, 20, 21, 22, 24
 _NLM_F_REQUEST, _NLM_F_ACK, _NLM_F_REPLACE, _NLM_F_CREATE, _NLM_F_DUMP = 1, 4, 0x100, 0x400, 0x300
 _NLMSG_ERROR, _NLMSG_DONE = 2, 3
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU = 1, 3, 4
@@ -54,6 +55,11 @@ def _configure_one(link: _Netlink, index: int, entry: dict[str, Any]) -> None:
         # a driver may want it down for that
         body = _LINK.pack(0, 0, 0, index, 0, _IFF_UP) + _attribute(_IFLA_ADDRESS, bytes.fromhex(mac.replace(":", "")))
         link.ask(f"set the MAC address {mac}", _RTM_NEWLINK, 0, body)
+    if entry.get("down"):
+        for body in link.addresses(index):
+            link.ask("remove an address", _RTM_DELADDR, 0, body)
+        link.ask("take the interface down", _RTM_NEWLINK, 0, _LINK.pack(0, 0, 0, index, 0, _IFF_UP))
+        return
     body = _LINK.pack(0, 0, 0, index, _IFF_UP, _IFF_UP)
     if entry.get("mtu"):
         body += _attribute(_IFLA_MTU, struct.pack("=I", int(entry["mtu"])))
@@ -144,19 +150,29 @@ class _Netlink:
                         raise OSError(code, f"cannot {what}: {os.strerror(code)}")
                     return
 
+    def _dump(self, what: str, kind: int, body: bytes) -> Iterator[bytes]:
+        self._send(kind, _NLM_F_DUMP, body)
+        while True:
+            for answer, payload in self._answers():
+                if answer == _NLMSG_DONE:
+                    return
+                if answer == _NLMSG_ERROR:
+                    code = -struct.unpack_from("=i", payload)[0]
+                    raise OSError(code, f"cannot list the {what}: {os.strerror(code)}")
+                yield payload
+
     def links(self) -> dict[str, tuple[int, str]]:
         """name → (index, MAC address)"""
-        self._send(_RTM_GETLINK, _NLM_F_DUMP, _LINK.pack(0, 0, 0, 0, 0, 0))
         found: dict[str, tuple[int, str]] = {}
-        while True:
-            for kind, payload in self._answers():
-                if kind == _NLMSG_DONE:
-                    return found
-                if kind == _NLMSG_ERROR:
-                    code = -struct.unpack_from("=i", payload)[0]
-                    raise OSError(code, f"cannot list the interfaces: {os.strerror(code)}")
-                name, index, mac = _parse_link(payload)
-                found[name] = (index, mac)
+        for payload in self._dump("interfaces", _RTM_GETLINK, _LINK.pack(0, 0, 0, 0, 0, 0)):
+            name, index, mac = _parse_link(payload)
+            found[name] = (index, mac)
+        return found
+
+    def addresses(self, index: int) -> list[bytes]:
+        """The messages that describe an interface's addresses, which are also those that name them."""
+        found = self._dump("addresses", _RTM_GETADDR, _ADDRESS.pack(0, 0, 0, 0, 0))
+        return [payload for payload in found if _ADDRESS.unpack_from(payload)[4] == index]
 
 
 def _parse_link(body: bytes) -> tuple[str, int, str]:

@@ -6,10 +6,11 @@ a running event loop.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -112,3 +113,21 @@ def start_detached(argv: Sequence[str | Path], *, log_path: Path, pass_fds: Sequ
     # reaped here when it ends before the daemon, so that it does not stay behind as a zombie
     threading.Thread(target=started.wait, name=f"wait-{started.pid}", daemon=True).start()
     return started.pid
+
+
+@contextlib.contextmanager
+def conversing(argv: Sequence[str | Path]) -> Iterator[subprocess.Popen[bytes]]:
+    """A program with pipes at its input and output, unbuffered, killed at the end. Raises ToolMissing, HostError."""
+    words = tuple(str(word) for word in argv)
+    pipe = subprocess.PIPE
+    try:
+        started = subprocess.Popen(words, env=host_environment(), cwd="/", stdin=pipe, stdout=pipe, bufsize=0)
+    except FileNotFoundError as error:
+        raise ToolMissing(words[0]) from error
+    except OSError as error:
+        raise HostError(f"cannot run {words[0]}", details=str(error)) from error
+    with started:
+        try:
+            yield started
+        finally:
+            started.kill()

@@ -6,6 +6,7 @@ import enum
 
 import msgspec
 
+from silo.model.disk_guest import DiskGuest
 from silo.model.image import Healthcheck
 from silo.model.mount import MountPoint, MountRequest
 from silo.model.network import Endpoint, EndpointRequest, PortBinding
@@ -153,6 +154,10 @@ class ContainerConfig(msgspec.Struct, frozen=True, kw_only=True):
     read_only_root: bool = False
     init: bool = False
     isolation: Isolation = Isolation.PROCESS
+    vm: str = ""
+    """The name of the utility VM (hyperv only), as a label of the container or the image says; "": the daemon's default."""
+    disk: DiskGuest | None = None
+    """A whole disk to boot instead of an image (hyperv only); `image` then is its path."""
     resources: Resources = Resources()
     security: Security = Security()
     namespaces: Namespaces = Namespaces()

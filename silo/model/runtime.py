@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 
 from silo.model.container import Namespaces, Resources
+from silo.model.disk_guest import DiskGuest
 from silo.model.mount import PlannedMount
 from silo.model.platform import PersonalityName
 
@@ -74,6 +75,8 @@ class ContainerPlan(msgspec.Struct, frozen=True, kw_only=True):
     personality: PersonalityName
     image_id: str
     rootfs: Rootfs
+    scratch_owner: ScratchOwner | None = None
+    """What is left to do to the root before the first start; for a runtime that keeps the files itself."""
     process: ProcessPlan
     launch: LaunchPlan | None = None
     directory: Path
@@ -98,6 +101,10 @@ class ContainerPlan(msgspec.Struct, frozen=True, kw_only=True):
     log_max_bytes: int = 0
     """0 is unbounded; else the keeper keeps at least this much of the newest output, at most twice."""
     auto_remove: bool = False
+    vm: str = ""
+    """The name of the utility VM to run in; for the level hyperv."""
+    disk: DiskGuest | None = None
+    """A disk to boot instead of a utility VM; `process.args`, `mounts` and `vm` are empty then."""
 
 
 class Sandbox(msgspec.Struct, frozen=True, kw_only=True):
@@ -117,11 +124,15 @@ class Started(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ExitRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """How a container ended; `exit_code` has 32 bits for Windows; `finished_at` RFC 3339. The keeper writes it as exit.json."""
+    """How a container ended; `exit_code` has 32 bits for Windows; `finished_at` RFC 3339. The keeper writes it as exit.json.
+
+    `error`: what happened if it was not its program that ended (its virtual machine panicked).
+    """
 
     exit_code: int
     finished_at: str
     oom_killed: bool = False
+    error: str = ""
 
 
 class RuntimeState(msgspec.Struct, frozen=True, kw_only=True):

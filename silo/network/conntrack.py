@@ -12,7 +12,7 @@ import socket
 import struct
 from collections.abc import Collection, Iterator
 
-from silo.network.rtnetlink import attribute, attributes
+from silo.host.rtnetlink import attribute, attributes
 
 log = logging.getLogger(__name__)
 _NETLINK_NETFILTER = 12  # Python's socket module has no name for it

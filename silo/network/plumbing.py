@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from silo.errors import Conflict, HostError
-from silo.network import rtnetlink as rt
+from silo.host import rtnetlink as rt
 from silo.network import sysctls
 
 HOST_INTERFACE_PREFIX = "sv"

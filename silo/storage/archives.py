@@ -18,24 +18,13 @@ from pathlib import Path
 from silo.errors import HostError, InvalidRequest, NotFound
 from silo.host.beneath import Links, Root
 from silo.host.durable import host_error
+from silo.model.file_modes import go_mode
 from silo.model.windows_paths import is_on_drive, resolve_case
 from silo.storage.tar_tree import write_part
 from silo.storage.views import Shift
 
 _NOT_FOUND = (errno.ENOENT, errno.ENOTDIR)
 _NOT_RESOLVED = (errno.ELOOP, errno.EXDEV, errno.ENAMETOOLONG)
-
-# Go's os.FileMode, in which Docker's API gives modes: type and special bits lie above the permissions.
-_GO_TYPES = {
-    stat.S_IFDIR: 1 << 31,
-    stat.S_IFLNK: 1 << 27,
-    stat.S_IFBLK: 1 << 26,
-    stat.S_IFCHR: 1 << 26 | 1 << 21,
-    stat.S_IFIFO: 1 << 25,
-    stat.S_IFSOCK: 1 << 24,
-    stat.S_IFREG: 0,
-}
-_GO_BITS = {stat.S_ISUID: 1 << 23, stat.S_ISGID: 1 << 22, stat.S_ISVTX: 1 << 20}
 
 
 def stat_archive(root_path: Path, path: str) -> dict[str, object]:
@@ -157,9 +146,3 @@ def _base(path: str, resolved: str) -> str:
     # without case: as it is on the disk
     last = resolved.rpartition("/")[2]
     return last if last.casefold() == given.casefold() else given
-
-
-def go_mode(mode: int) -> int:
-    """A mode of stat(2) as Go's os.FileMode."""
-    special = sum(bit for unix, bit in _GO_BITS.items() if mode & unix)
-    return stat.S_IMODE(mode) & 0o777 | special | _GO_TYPES[stat.S_IFMT(mode)]

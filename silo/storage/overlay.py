@@ -1,4 +1,4 @@
-"""What overlayfs writes into an upper directory besides files, and what a runtime leaves there that is nobody's change.
+"""What overlayfs writes into an upper directory besides files.
 
 A whiteout is a character device 0:0; a directory with `trusted.overlay.opaque=y` hides everything below it in lower layers.
 Source: the kernel's `Documentation/filesystems/overlayfs.rst`.
@@ -7,20 +7,9 @@ Source: the kernel's `Documentation/filesystems/overlayfs.rst`.
 from __future__ import annotations
 
 import os
-import re
 import stat
 
-from silo.model.windows_paths import PREFIX
-
 OPAQUE_ATTRIBUTE = "trusted.overlay.opaque"
-
-_MOUNT_POINTS = frozenset({"dev", "proc", "sys"})
-_MOUNTED_FILES = frozenset({"etc/hosts", "etc/hostname", "etc/resolv.conf"})
-# Where Wine's server keeps its socket, the file that names this directory, and links to the devices that Wine found: of one
-# running silo only.
-_WINE_RUNTIME = re.compile(
-    rf"^(?:tmp/\.wine-\d+(?:/|$)|{PREFIX[1:]}/wineserver$|{PREFIX[1:]}/dosdevices/(?:com|lpt)\d+$)"
-)
 
 
 def is_whiteout(status: os.stat_result) -> bool:
@@ -33,12 +22,3 @@ def is_opaque(descriptor: int) -> bool:
         return os.getxattr(descriptor, OPAQUE_ATTRIBUTE) == b"y"
     except OSError:
         return False
-
-
-def is_leftover(name: str, status: os.stat_result) -> bool:
-    """A path in an upper directory (relative) that a runtime made: an empty mount point, state of Wine's server."""
-    if stat.S_ISDIR(status.st_mode):
-        return name in _MOUNT_POINTS or _WINE_RUNTIME.match(name) is not None
-    if name in _MOUNTED_FILES:
-        return stat.S_ISREG(status.st_mode) and status.st_size == 0
-    return _WINE_RUNTIME.match(name) is not None

@@ -24,7 +24,10 @@ from silo.engine.ports import Runtime
 from silo.host import namespaces
 from silo.isolation.process.namespace import enter_mount_namespace
 from silo.isolation.process.runtime import ProcessRuntime
+from silo.isolation.vm.base.images import describe, find_named
+from silo.isolation.vm.runtime import VmRuntime
 from silo.model.runtime import ProcessPlan
+from silo.model.vm_image import DEFAULT_VM_IMAGE, VmImage
 from tests.contract.subjects import LinuxSubject, Subject, WindowsSubject
 from tests.support.probes import require, require_program, require_root
 
@@ -86,9 +89,28 @@ def windows_layers(places: Path) -> tuple[Path, ...]:
     return (places / "windows", *WINDOWS_LAYERS)
 
 
-@pytest.fixture(params=["process-linux", "process-windows"])
+def find_vm_image() -> VmImage:
+    root = os.environ.get("SILO_CACHE_ROOT", "")
+    found = find_named(Path(root), DEFAULT_VM_IMAGE) if root else None
+    require("the utility VM's image", found is not None, f"no vm/current in SILO_CACHE_ROOT ({root})")
+    assert found is not None
+    return describe(found, DEFAULT_VM_IMAGE)
+
+
+@pytest.fixture(params=["process-linux", "process-windows", "hyperv-linux"])
 def subject(request: pytest.FixtureRequest, places: Path) -> Subject:
-    """The next isolation level is added here."""
+    """Every isolation level with every personality."""
+    if request.param.startswith("hyperv"):
+        require_program("qemu-system-x86_64", "qemu-system-x86")
+        image = find_vm_image()
+
+        async def find(_: str) -> VmImage:
+            return image
+
+        def make_vm() -> VmRuntime:
+            return VmRuntime(run_root=places / "run", data_root=places / "data", find_image=find)
+
+        return LinuxSubject(make_vm, places / "data", (request.getfixturevalue("linux_layer"),))
 
     def make() -> ProcessRuntime:
         return ProcessRuntime(run_root=places / "run", data_root=places / "data", linux_pool=1, windows_pool=0)

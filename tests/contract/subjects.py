@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import os
 import shutil
+import tarfile
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -130,6 +132,27 @@ class Subject:
         target, _ = self.mount_target("shared")
         mount = PlannedMount(target=target, source=folder, kind=MountKind.BIND, read_only=read_only)
         return self.plan(*words, mounts=(mount,))
+
+    def with_file(self, path: str, content: bytes) -> ContainerPlan:
+        """The image has one more layer, with an executable file in it."""
+        plan = self.plan()
+        file = plan.directory / "layer" / path
+        file.parent.mkdir(parents=True)
+        file.write_bytes(content)
+        file.chmod(0o755)
+        layers = (plan.directory / "layer", *plan.rootfs.layers)
+        return msgspec.structs.replace(plan, rootfs=msgspec.structs.replace(plan.rootfs, layers=layers))
+
+    async def read_scratch(self, plan: ContainerPlan, name: str) -> list[tuple[str, int]]:
+        """Text and owner of the files of this name that the container has made, after its end."""
+        if not self.runtime.keeps_files:
+            found = list((plan.directory / "upper").rglob(name))
+            return [(path.read_text(), path.stat().st_uid) for path in found]
+        async with self.runtime.open_files(plan.id, plan.rootfs, ()) as files:
+            data = b"".join([piece async for piece in files.layer()])
+        with tarfile.open(fileobj=io.BytesIO(data)) as layer:
+            members = [member for member in layer if member.isfile() and Path(member.name).name == name]
+            return [(layer.extractfile(member).read().decode(), member.uid) for member in members]  # type: ignore[union-attr]
 
     @contextlib.asynccontextmanager
     async def started(self, plan: ContainerPlan) -> AsyncIterator[str]:

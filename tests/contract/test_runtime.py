@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import os
 import re
+import shutil
 import signal
+import tarfile
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from silo.errors import Conflict, InvalidRequest, NotFound, ProcessStartFailed
+from silo.errors import Conflict, InvalidRequest, NotFound, ProcessStartFailed, Unsupported
 from silo.model.container import Resources
 from silo.model.ids import new_id
 from silo.model.platform import PersonalityName
@@ -116,18 +120,13 @@ async def test_a_program_that_is_not_there(subject: Subject) -> None:
     assert subject.output(plan) == "" and subject.output(plan, stream=2) == ""
 
 
-async def test_a_file_that_is_no_program(subject: Subject, tmp_path: Path) -> None:
-    plan = subject.plan()
-    bad = plan.directory / "upper"
-    if plan.launch is None:
-        name = bad / "bad"
+async def test_a_file_that_is_no_program(subject: Subject) -> None:
+    if subject.plan().launch is None:
+        plan = subject.with_file("bad", b"this is not a program")
         plan = msgspec.structs.replace(plan, process=msgspec.structs.replace(plan.process, args=("/bad",)))
     else:
-        name = bad / "silo/prefix/drive_c/bad.exe"
-        name.parent.mkdir(parents=True)
+        plan = subject.with_file("silo/prefix/drive_c/bad.exe", b"this is not a program")
         plan = msgspec.structs.replace(plan, launch=LaunchPlan(command_line="C:\\bad.exe", directory="C:\\"))
-    name.write_text("this is not a program")
-    name.chmod(0o755)
     await subject.runtime.prepare(plan)
     try:
         with pytest.raises(ProcessStartFailed) as raised:
@@ -286,9 +285,45 @@ async def test_writes_stay_in_the_scratch(subject: Subject) -> None:
     plan = subject.plan("write", subject.guest_path("made"), "kept")
     async with subject.started(plan) as container_id:
         assert (await subject.end(container_id)).exit_code == 0
-        made = list((plan.directory / "upper").rglob("made"))
-        assert [path.read_text() for path in made] == ["kept"]
-        assert made[0].stat().st_uid == 0
+    assert await subject.read_scratch(plan, "made") == [("kept", 0)]
+
+
+async def test_files_are_reached_through_a_runtime_that_keeps_them(subject: Subject) -> None:
+    plan = subject.plan("write", subject.guest_path("made"), "kept")
+    plan = msgspec.structs.replace(plan, rootfs=msgspec.structs.replace(plan.rootfs, volatile=False))
+    if not subject.runtime.keeps_files:
+        with pytest.raises(Unsupported):
+            subject.runtime.open_files(plan.id, plan.rootfs, ())
+        return
+    await subject.runtime.prepare(plan)
+    await subject.runtime.start(plan.id)
+    await subject.end(plan.id)
+    await subject.runtime.release(plan.id)
+    try:
+        # The Linux subject's words for a place are the paths that the port takes.
+        made = subject.guest_path("made")
+        async with subject.runtime.open_files(plan.id, plan.rootfs, ()) as files:
+            assert (await files.stat(made))["size"] == 4
+            _, chunks = await files.read(made)
+            archive = b"".join([chunk async for chunk in chunks])
+            with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
+                (member,) = tar.getmembers()
+                content = tar.extractfile(member)
+                assert content is not None and content.read() == b"kept" and member.uid == 0
+            with pytest.raises(NotFound):
+                await files.stat("/nowhere")
+
+            async def once() -> AsyncIterator[bytes]:
+                yield archive
+
+            await files.write("/mnt", once(), no_overwrite_dir_non_dir=False, copy_uid_gid=False)
+            assert (await files.stat("/mnt/made"))["size"] == 4
+            assert made in {change.path for change in await files.changes()}
+            layer = b"".join([chunk async for chunk in files.layer()])
+            with tarfile.open(fileobj=io.BytesIO(layer)) as tar:
+                assert made.lstrip("/") in tar.getnames()
+    finally:
+        shutil.rmtree(plan.directory, ignore_errors=True)
 
 
 async def test_the_scratch_survives_a_restart(subject: Subject) -> None:
@@ -309,7 +344,8 @@ async def test_release_is_idempotent_and_right_in_every_state(subject: Subject) 
     await subject.runtime.release(new_id())
     prepared = subject.plan("say", "never")
     await subject.runtime.prepare(prepared)
-    assert subject.runtime.root_path(prepared.id) is not None or prepared.launch is not None
+    is_seen = subject.runtime.root_path(prepared.id) is not None
+    assert is_seen or prepared.launch is not None or subject.runtime.keeps_files
     await subject.runtime.release(prepared.id)
     await subject.runtime.release(prepared.id)
     running = subject.plan("sleep", "100")
@@ -329,9 +365,13 @@ async def test_containers_outlive_the_daemon(subject: Subject) -> None:
     await subject.runtime.close()
     before = len(subject.output(living))
     await asyncio.sleep(1.0)
-    assert len(subject.output(living)) > before
+    # a machine keeps what its programs write until the daemon comes again
+    assert len(subject.output(living)) > before or subject.runtime.keeps_files
     await subject.connect()
     states = await subject.runtime.recover([living.id, dying.id])
+    await subject.listener.until(lambda: len(subject.output(living)) > before + len("tick 10\n") * 5)
+    ticks = subject.output(living).splitlines()
+    assert ticks == [f"tick {number}" for number in range(len(ticks))]
     assert states[living.id].pid > 0 and states[living.id].exit is None
     ended = states[dying.id].exit
     assert ended is not None and ended.exit_code == 0

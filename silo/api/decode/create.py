@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from silo.api.decode.disks import parse_disk
 from silo.api.decode.mounts import parse_mounts
 from silo.api.decode.ports import parse_bindings, parse_exposed
 from silo.api.decode.resources import check_sizes, parse_resources, parse_restart
@@ -17,8 +18,6 @@ from silo.model.network import EndpointRequest
 from silo.model.platform import Isolation
 
 _ISOLATION = {
-    "": Isolation.PROCESS,
-    "default": Isolation.PROCESS,
     "process": Isolation.PROCESS,
     "hyperv": Isolation.HYPERV,
     "vm": Isolation.HYPERV,
@@ -26,11 +25,14 @@ _ISOLATION = {
 _SECOND_NS = 1_000_000_000
 
 
-def parse_create(untrusted_body: bytes, *, platform: str = "") -> ContainerConfig:
+def parse_create(
+    untrusted_body: bytes, *, platform: str = "", default_isolation: Isolation = Isolation.PROCESS
+) -> ContainerConfig:
     """Raises InvalidRequest (with the member's path) and Unsupported (naming the option as users write it)."""
     body = decode_struct(untrusted_body, CreateBody)
     host = body.HostConfig
-    if not body.Image:
+    disk = parse_disk(body.Labels)
+    if not body.Image and disk is None:
         raise InvalidRequest("the image is missing", hint="Image: name[:tag]")
     if body.OnBuild:
         raise Unsupported("OnBuild of a container is not supported")
@@ -38,7 +40,7 @@ def parse_create(untrusted_body: bytes, *, platform: str = "") -> ContainerConfi
         raise Unsupported("HostConfig.Cgroup is not supported")
     check_sizes(host.ShmSize, "--shm-size")
     return ContainerConfig(
-        image=body.Image,
+        image=body.Image if disk is None else str(disk.path),
         platform=platform,
         hostname=body.Hostname,
         domainname=body.Domainname,
@@ -76,7 +78,8 @@ def parse_create(untrusted_body: bytes, *, platform: str = "") -> ContainerConfi
         auto_remove=host.AutoRemove,
         read_only_root=host.ReadonlyRootfs,
         init=bool(host.Init),
-        isolation=parse_isolation(host.Isolation),
+        disk=disk,
+        isolation=parse_isolation(host.Isolation, default_isolation),
         resources=parse_resources(host, shm_size_bytes=host.ShmSize, oom_score_adj=host.OomScoreAdj),
         security=parse_security(host),
         namespaces=parse_namespaces(host),
@@ -103,11 +106,13 @@ def _entrypoint(value: Words) -> tuple[str, ...] | None:
     return words or None
 
 
-def parse_isolation(text: str) -> Isolation:
+def parse_isolation(text: str, default: Isolation) -> Isolation:
     """Docker for Windows' words in any case, and `vm`. Raises InvalidRequest."""
+    if text.lower() in ("", "default"):
+        return default
     found = _ISOLATION.get(text.lower())
     if found is None:
-        raise InvalidRequest(f"--isolation {text}: invalid isolation", hint="default, process or hyperv")
+        raise InvalidRequest(f"--isolation {text}: invalid isolation", hint="default, process or hyperv (vm)")
     return found
 
 

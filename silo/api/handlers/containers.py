@@ -29,7 +29,9 @@ class ContainerHandlers:
         return {network.id: network.name for network in self._engine.networks.all()}
 
     async def create(self, call: Call) -> Reply:
-        config = parse_create(await call.body(), platform=call.text("platform"))
+        config = parse_create(
+            await call.body(), platform=call.text("platform"), default_isolation=self._engine.default_isolation
+        )
         created = await self._containers.create(config, name=call.text("name"))
         return reply_json({"Id": created.id, "Warnings": list(created.warnings)}, 201)
 

@@ -10,6 +10,7 @@ from silo.engine.filters import Filters, any_of, check_keys, labels_match, parse
 from silo.engine.states import ACTIVE
 from silo.errors import InvalidRequest, NotFound
 from silo.model.container import ContainerRecord, Status
+from silo.model.platform import Isolation
 
 _KEYS = (
     "ancestor before exited expose health id is-task isolation label label! name network publish since status volume"
@@ -33,7 +34,7 @@ def select_containers(engine: Engine, filters: Filters, *, everything: bool, lim
         record
         for record in records
         if (everything or record.state.status in ACTIVE)
-        and _matches(record, filters)
+        and _matches(record, filters, engine.default_isolation)
         and _on_network(record, filters, networks)
         and all(record.created < moment for moment in moments["before"])
         and all(record.created > moment for moment in moments["since"])
@@ -83,7 +84,7 @@ def _ancestors(engine: Engine, filters: Filters) -> set[str] | None:
     return found
 
 
-def _matches(record: ContainerRecord, filters: Filters) -> bool:
+def _matches(record: ContainerRecord, filters: Filters, default_isolation: Isolation) -> bool:
     state, config = record.state, record.config
     health = state.health.status if state.health is not None else "none"
     return (
@@ -101,7 +102,7 @@ def _matches(record: ContainerRecord, filters: Filters) -> bool:
             "exited",
             lambda text: int(text) == state.exit_code and state.status in (Status.EXITED, Status.DEAD),
         )
-        and any_of(filters, "isolation", lambda text: parse_isolation(text) is record.isolation)
+        and any_of(filters, "isolation", lambda text: parse_isolation(text, default_isolation) is record.isolation)
         and any_of(filters, "is-task", lambda text: not parse_flag(text, "is-task"))
         and any_of(filters, "volume", lambda text: any(text in (p.name, p.target) for p in record.mounts))
         and any_of(filters, "publish", lambda text: _publishes(record, text))

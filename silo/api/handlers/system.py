@@ -1,4 +1,4 @@
-"""What the engine says of itself; events; disk usage; Silo's own extensions."""
+"""What the engine says of itself; events; disk usage."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from silo.api.encode.containers import encode_summary
 from silo.api.encode.images import encode_image_summary
 from silo.api.encode.system import encode_event, encode_info, encode_version
 from silo.api.handlers.networks import encode_volume
-from silo.api.handlers.progress import stream_progress
 from silo.engine.engine import Engine
 from silo.engine.filters import parse_moment_ns
 from silo.errors import InvalidRequest
@@ -89,36 +88,3 @@ class SystemHandlers:
     async def prune_build_cache(self, _call: Call) -> Reply:
         """There is no build cache, so nothing of it is left (`docker system prune` asks)."""
         return reply_json({"CachesDeleted": None, "SpaceReclaimed": 0})
-
-    async def build_windows_base(self, call: Call) -> None:
-        """POST /silo/v1/base/windows: a stream of progress lines, the last one with the image's id."""
-        refresh = call.flag("refresh")
-        await stream_progress(
-            call,
-            lambda progress: self._engine.base.build(progress, refresh=refresh),
-            in_bytes=False,
-            last=lambda image: [{"status": "Built", "aux": {"ID": image.id, "Tags": list(image.tags)}}],
-        )
-
-    async def build_vm_base(self, call: Call) -> None:
-        """POST /silo/v1/base/vm: a stream of progress lines, the last one with the image's id."""
-        refresh = call.flag("refresh")
-        await stream_progress(
-            call,
-            lambda progress: self._engine.base.build_vm(progress, refresh=refresh),
-            in_bytes=False,
-            last=lambda image: [{"status": "Built", "aux": {"ID": image.id}}],
-        )
-
-    async def inspect_vm_base(self, _call: Call) -> Reply:
-        """GET /silo/v1/base/vm: what is built; 404 before that."""
-        image = await self._engine.base.find_vm()
-        return reply_json(
-            {
-                "Id": image.id,
-                "Kernel": image.kernel_release,
-                "Created": image.created_s,
-                "Size": image.size_bytes,
-                "Directory": str(image.directory),
-            }
-        )

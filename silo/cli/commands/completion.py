@@ -57,11 +57,17 @@ complete -c silo -f -a '(__silo_complete)'
 }
 # What a flag's value is.
 _FLAG_VALUES = {
-    "network": "networks", "net": "networks", "volumes-from": "containers", "link": "containers", "env-file": "files",
+    "vm": "vms", "network": "networks", "net": "networks", "volumes-from": "containers", "link": "containers", "env-file": "files",
     "label-file": "files", "cidfile": "files", "input": "files", "output": "files", "volume": "files", "mount": "files",
+    "disk": "files",
 }  # fmt: skip
+_WORDS = {"shells": tuple(_SCRIPTS), "bases": ("windows", "vm"), "vm": ("vm",)}
 _CHOICES = {
-    "isolation": ("default", "process", "hyperv"),
+    "isolation": ("default", "process", "hyperv", "vm"),
+    "disk-format": ("raw", "qcow2", "vhdx", "vmdk"),
+    "disk-bus": ("virtio", "sata"),
+    "firmware": ("uefi", "bios"),
+    "nic": ("virtio", "e1000"),
     "pull": ("always", "missing", "never"),
     "type": ("container", "image", "network", "volume"),
     "restart": ("no", "always", "on-failure", "unless-stopped"),
@@ -129,6 +135,8 @@ def _after_verb(command: Command, before: Sequence[str], current: str, names: Ca
         takes = "containers"
     if takes == "containers" and arguments and command.words in ("rename", "port", "commit"):
         return []
+    if command.words in ("base rm", "base import") and not arguments:
+        takes = "vm"
     if takes == "files" and command.words == "cp" and "/" not in current and not current.startswith("."):
         return [f"{name}:" for name in _starting(current, names("containers"))] or [FILES]
     return _of_kind(takes, current, names)
@@ -143,10 +151,8 @@ def _flag_values(flag: str, current: str, names: Callable[[str], list[str]]) -> 
 def _of_kind(kind: str, current: str, names: Callable[[str], list[str]]) -> list[str]:
     if kind == "files":
         return [FILES]
-    if kind == "shells":
-        return _starting(current, tuple(_SCRIPTS))
-    if kind == "bases":
-        return _starting(current, ("windows", "vm"))
+    if kind in _WORDS:
+        return _starting(current, _WORDS[kind])
     return _starting(current, names(kind)) if kind else []
 
 
@@ -166,6 +172,8 @@ def _names(client: Client, kind: str) -> list[str]:
             return [tag for tag in tags if not tag.startswith("<none>")]
         if kind == "networks":
             return [network["Name"] for network in quiet.get("/networks")]
+        if kind == "vms":
+            return [image["Name"] for image in quiet.get("/silo/v1/base/vm")]
         if kind == "volumes":
             return [volume["Name"] for volume in quiet.get("/volumes")["Volumes"] or []]
     except Failure:

@@ -41,6 +41,8 @@ def create_container(client: Client, values: Values, body: dict[str, Any]) -> st
     policy = values.text("pull")
     if policy not in ("always", "missing", "never"):
         raise UsageError(f'invalid pull option: \'{policy}\': must be one of "always", "missing" or "never"')
+    if policy == "always" and values.text("disk"):
+        raise UsageError("--pull always does not fit --disk: a disk has no image")
     cidfile = values.text("cidfile")
     if cidfile and os.path.exists(cidfile):
         raise Failure(
@@ -260,7 +262,7 @@ _ATTACH_FLAGS = (
 COMMANDS = (
     Command(
         "run", "[OPTIONS] IMAGE [COMMAND] [ARG...]", "Create and run a new container from an image", RUN_FLAGS, run,
-        least=1, stops=True, takes="images",
+        least=1, stops=True, instead="disk", takes="images",
         examples=(
             "silo run --rm windows cmd /c ver",
             "silo run --rm -it debian bash",
@@ -270,7 +272,7 @@ COMMANDS = (
     ),
     Command(
         "create", "[OPTIONS] IMAGE [COMMAND] [ARG...]", "Create a new container", CREATE_FLAGS, create,
-        least=1, stops=True, takes="images", examples=("silo create --name db -v data:/var/lib/db postgres",),
+        least=1, stops=True, instead="disk", takes="images", examples=("silo create --name db -v data:/var/lib/db postgres",),
     ),
     Command(
         "start", "[OPTIONS] CONTAINER [CONTAINER...]", "Start one or more stopped containers",

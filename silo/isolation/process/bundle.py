@@ -6,7 +6,6 @@ Blocking functions for threads. Everything is mounted in the daemon's private mo
 from __future__ import annotations
 
 import contextlib
-import errno
 import logging
 import os
 import shutil
@@ -18,8 +17,10 @@ import msgspec
 
 from silo.errors import HostError, InvalidRequest
 from silo.host import mounts
-from silo.isolation.process.record import Paths, write_private
-from silo.isolation.process.spec import DeviceNode, Json, StagedMount
+from silo.isolation.bind_sources import clone_source
+from silo.isolation.process.record import Paths
+from silo.isolation.run_files import write_private
+from silo.isolation.spec import DeviceNode, Json, StagedMount
 from silo.model.container import Device
 from silo.model.mount import MountKind, PlannedMount
 from silo.model.runtime import Rootfs
@@ -141,44 +142,6 @@ def _stage_idmapped(place: Path, mount: PlannedMount, user_namespace: int) -> tu
     finally:
         os.close(tree)
     return str(place), warning
-
-
-def clone_source(mount: PlannedMount, user_namespace: int) -> tuple[int, bool, str]:
-    """(detached tree, is a directory, warning). The tree is id-mapped if it can be, read-only if it shall be."""
-    if mount.source is None:
-        raise InvalidRequest(f"the mount at {mount.target} has no source")
-    try:
-        is_directory = stat.S_ISDIR(mount.source.stat().st_mode)
-        tree = mounts.clone_tree(mount.source, recursive=True)
-    except FileNotFoundError as error:
-        raise InvalidRequest(f"bind source path does not exist: {mount.source}") from error
-    except OSError as error:
-        raise HostError(f"cannot bind {mount.source}", details=str(error)) from error
-    warning = ""
-    try:
-        if not _try_idmap(tree, user_namespace):
-            warning = (
-                f"{mount.source} is on a file system that cannot be id-mapped: in the container its files belong to nobody "
-                "and only their permissions for others count (--userns=host avoids this)"
-            )
-        if mount.read_only:
-            mounts.set_read_only(tree, recursive=True)
-    except BaseException:
-        os.close(tree)
-        raise
-    return tree, is_directory, warning
-
-
-def _try_idmap(tree: int, user_namespace: int) -> bool:
-    """The whole tree, else its top mount alone (a file system beneath it cannot), else False."""
-    for recursive in (True, False):
-        try:
-            mounts.set_idmap(tree, user_namespace, recursive=recursive)
-            return True
-        except OSError as error:
-            if error.errno not in (errno.EINVAL, errno.EPERM):
-                raise HostError("id-mapping a mount failed", details=str(error)) from error
-    return False
 
 
 def inspect_device(device: Device) -> list[DeviceNode]:

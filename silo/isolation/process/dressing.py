@@ -14,7 +14,7 @@ import msgspec
 from silo.errors import HostError, InvalidRequest
 from silo.host import mounts, namespaces
 from silo.host.cgroups import CgroupTree
-from silo.isolation.process.bundle import clone_source
+from silo.isolation.bind_sources import clone_source
 from silo.isolation.process.keeper_client import KeeperClient
 from silo.isolation.process.live import Live
 from silo.isolation.process.record import Paths, save_record

@@ -15,17 +15,18 @@ from silo.errors import HostError, Unavailable
 from silo.host import namespaces
 from silo.host.cgroups import CgroupTree
 from silo.host.syscalls import peek_pipe
+from silo.isolation.identity import load_identity
 from silo.isolation.process.failures import EXEC_FAILED, translate_failure
-from silo.isolation.process.identity import load_identity
 from silo.isolation.process.keeper_client import KeeperClient
 from silo.isolation.process.keeper_containers import set_size
 from silo.isolation.process.live import Live
 from silo.isolation.process.making import CRUN_ENVIRONMENT
 from silo.isolation.process.probe import HostFacts
-from silo.isolation.process.record import Paths, write_private
-from silo.isolation.process.slots import RANGE_SIZE
-from silo.isolation.process.spec import build_process, build_rlimits
+from silo.isolation.process.record import Paths
 from silo.isolation.process.streams import close_streams, make_pipes
+from silo.isolation.run_files import write_private
+from silo.isolation.slots import RANGE_SIZE
+from silo.isolation.spec import build_process, build_rlimits
 from silo.model.runtime import ExecStreams, ProcessPlan
 
 log = logging.getLogger(__name__)

@@ -25,6 +25,7 @@ from collections.abc import Callable
 if __name__ == "__main__":
     sys.path.insert(0, __file__.removesuffix("/silo/isolation/process/keeper.py"))
 
+from silo.isolation.container_log import READ_BYTES
 from silo.isolation.process.keeper_children import Parked, become_subreaper, make_namespaces
 from silo.isolation.process.keeper_clients import Clients
 from silo.isolation.process.keeper_containers import (
@@ -38,7 +39,6 @@ from silo.isolation.process.keeper_containers import (
     read_available,
     set_size,
 )
-from silo.isolation.process.keeper_output import READ_BYTES
 
 PROTOCOL_VERSION = 1
 _UNCLAIMED_LIMIT = 1024

@@ -16,8 +16,8 @@ import termios
 import time
 from typing import Any
 
+from silo.isolation.container_log import LogWriter
 from silo.isolation.process.keeper_children import Parked
-from silo.isolation.process.keeper_output import LogWriter
 
 Request = dict[str, Any]
 

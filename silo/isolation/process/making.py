@@ -20,19 +20,19 @@ from silo.errors import InvalidRequest
 from silo.host import mounts
 from silo.host.cgroup_files import DEFAULT_DEVICE_RULES
 from silo.host.cgroups import CgroupTree
+from silo.isolation.identity import load_identity
 from silo.isolation.process import bundle as bundles
 from silo.isolation.process.failures import translate_failure
-from silo.isolation.process.identity import load_identity
 from silo.isolation.process.joining import Joined, join_namespaces
 from silo.isolation.process.keeper_client import KeeperClient
 from silo.isolation.process.live import Live
 from silo.isolation.process.pool import SandboxPool
 from silo.isolation.process.probe import HostFacts, check_passable
 from silo.isolation.process.record import Paths, save_record
-from silo.isolation.process.seccomp import SeccompSource
 from silo.isolation.process.silo import PROCESSORS, bind_launcher_socket, processor_mask
-from silo.isolation.process.slots import RANGE_SIZE, Slots
-from silo.isolation.process.spec import DeviceNode, SpecInputs, build_spec, device_rule
+from silo.isolation.seccomp import SeccompSource
+from silo.isolation.slots import RANGE_SIZE, Slots
+from silo.isolation.spec import DeviceNode, SpecInputs, build_spec, device_rule
 from silo.model.container import Device
 from silo.model.runtime import ContainerPlan
 

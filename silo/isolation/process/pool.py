@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from silo.errors import SiloError
 from silo.host.cgroups import CgroupTree
 from silo.isolation.process.keeper_client import KeeperClient
-from silo.isolation.process.slots import RANGE_SIZE, Slots
+from silo.isolation.slots import RANGE_SIZE, Slots
 
 log = logging.getLogger(__name__)
 

@@ -18,8 +18,8 @@ from silo.host.run import run
 from silo.isolation.process.bundle import mount_root, unmount_bundle
 from silo.isolation.process.keeper_client import KeeperClient
 from silo.isolation.process.record import Paths
-from silo.isolation.process.slots import FIRST_ID, RANGE_SIZE
-from silo.isolation.process.spec import SECCOMP_ANNOTATION
+from silo.isolation.slots import FIRST_ID, RANGE_SIZE
+from silo.isolation.spec import SECCOMP_ANNOTATION
 from silo.model.runtime import Rootfs
 
 

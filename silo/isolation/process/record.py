@@ -15,16 +15,14 @@ RUN_ROOT/
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
-from silo.isolation.process.slots import COUNT
+from silo.isolation import run_files
+from silo.isolation.slots import COUNT
 from silo.model.runtime import ContainerPlan
 
 USUAL_RUN_ROOT = "/run/silo"
@@ -93,26 +91,9 @@ class Paths:
 
 
 def save_record(paths: Paths, record: Record) -> None:
-    target = paths.record(record.plan.id)
-    fresh = target.with_suffix(".new")
-    write_private(fresh, msgspec.json.encode(record, enc_hook=str))
-    fresh.rename(target)
-
-
-def write_private(file: Path, content: bytes) -> None:
-    """For root's eyes: environments hold passwords, and the directory can be passed through by anyone."""
-    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with open(descriptor, "wb") as output:
-        output.write(content)
-
-
-def decode_path(kind: type, value: Any) -> Any:
-    """For msgspec, which writes paths as text."""
-    return kind(value)
+    run_files.save(paths.record(record.plan.id), record)
 
 
 def load_record(paths: Paths, container_id: str) -> Record | None:
     """None when there is none or it is not whole (a container half made)."""
-    with contextlib.suppress(OSError, msgspec.MsgspecError):
-        return msgspec.json.decode(paths.record(container_id).read_bytes(), type=Record, dec_hook=decode_path)
-    return None
+    return run_files.load(paths.record(container_id), Record)

@@ -13,13 +13,14 @@ import logging
 import os
 import signal as signals
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from silo.engine.ports import RunningExec, RuntimeListener
-from silo.errors import Conflict, NotFound, SiloError, Unavailable
+from silo.engine.ports import RootFiles, RunningExec, RuntimeListener
+from silo.errors import Conflict, NotFound, SiloError, Unavailable, Unsupported
 from silo.host import namespaces
 from silo.host.cgroups import CgroupTree, cgroup_parent, find_layout
 from silo.isolation.process.bundle import remove_bundle
@@ -33,12 +34,13 @@ from silo.isolation.process.probe import HostFacts, probe_host
 from silo.isolation.process.process_table import load_process_table
 from silo.isolation.process.record import Paths, Record, save_record
 from silo.isolation.process.recovery import adopt, clean_orphans, hand_over_all, take_back
-from silo.isolation.process.seccomp import SeccompSource
 from silo.isolation.process.silo import Silos
-from silo.isolation.process.slots import Slots
 from silo.isolation.process.starting import Starter
 from silo.isolation.process.warm import WarmSilos
+from silo.isolation.seccomp import SeccompSource
+from silo.isolation.slots import Slots
 from silo.model.container import Resources
+from silo.model.mount import PlannedMount
 from silo.model.platform import Isolation
 from silo.model.runtime import (
     ContainerPlan,
@@ -46,6 +48,7 @@ from silo.model.runtime import (
     LaunchPlan,
     ProcessPlan,
     ProcessTable,
+    Rootfs,
     RuntimeReport,
     RuntimeState,
     Sandbox,
@@ -66,6 +69,7 @@ class ProcessRuntime:
     """See silo.engine.ports.Runtime. `linux_pool` and `windows_pool` are numbers of sandboxes kept ready; 0 disables."""
 
     isolation = Isolation.PROCESS
+    keeps_files = False
 
     def __init__(self, *, run_root: Path, data_root: Path, linux_pool: int = 2, windows_pool: int = 1) -> None:
         self._paths = Paths(run_root.absolute())
@@ -430,6 +434,15 @@ class ProcessRuntime:
         live = self._running(container_id)
         if live.record.plan.launch is not None and not self._cgroups.is_frozen(live.record.cgroup):
             await self._silos.client(live).save()
+
+    async def update_network(self, container_id: str) -> None:
+        """Programs see the namespace and the files themselves."""
+
+    def open_files(
+        self, container_id: str, rootfs: Rootfs, planned: Sequence[PlannedMount]
+    ) -> AbstractAsyncContextManager[RootFiles]:
+        del container_id, rootfs, planned
+        raise Unsupported("the files of this isolation level's containers lie in their scratch")
 
     def root_path(self, container_id: str) -> Path | None:
         live = self._lives.get(container_id)

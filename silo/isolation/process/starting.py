@@ -18,7 +18,7 @@ from silo.isolation.process.failures import EXEC_FAILED, translate_failure
 from silo.isolation.process.live import Live
 from silo.isolation.process.probe import HostFacts
 from silo.isolation.process.record import Paths, save_record
-from silo.isolation.process.seccomp import SeccompSource
+from silo.isolation.seccomp import SeccompSource
 from silo.model.runtime import ContainerPlan
 
 log = logging.getLogger(__name__)

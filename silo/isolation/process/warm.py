@@ -10,7 +10,6 @@ container's, its names are changed, mounts are attached in its running mount nam
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import shutil
@@ -21,8 +20,9 @@ import msgspec
 
 from silo.errors import SiloError
 from silo.host import namespaces
+from silo.isolation import run_files
 from silo.isolation.process.live import Live
-from silo.isolation.process.record import Paths, decode_path, write_private
+from silo.isolation.process.record import Paths
 from silo.model.container import Namespaces, Resources
 from silo.model.ids import new_id
 from silo.model.mount import MountKind
@@ -122,9 +122,8 @@ class WarmSilos:
         """After recovery: what a former daemon left is gone, so are its directories."""
         await asyncio.to_thread(shutil.rmtree, self._directory, True)
         if self._size:
-            with contextlib.suppress(OSError, msgspec.MsgspecError):
-                text = self._recipe_file.read_bytes()
-                self._recipe = msgspec.json.decode(text, type=Recipe, dec_hook=decode_path)
+            self._recipe = run_files.load(self._recipe_file, Recipe)
+            if self._recipe is not None:
                 self._fill(0.0)
 
     def learn(self, plan: ContainerPlan) -> None:
@@ -134,7 +133,7 @@ class WarmSilos:
             return
         if recipe != self._recipe:
             self._recipe = recipe
-            write_private(self._recipe_file, msgspec.json.encode(recipe, enc_hook=str))
+            run_files.save(self._recipe_file, recipe)
         self._fill(_REFILL_DELAY_S)
 
     def take(self, plan: ContainerPlan) -> Live | None:

@@ -117,7 +117,7 @@ class Processes(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PathStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """`mode` holds the type bits; `target_mode` is 0 unless the path is a link that leads to something."""
+    """`mode` holds the type bits. Of a link: its text, the place that it means, and that one's mode (0 if there is nothing)."""
 
     name: Text
     mode: Code
@@ -126,6 +126,7 @@ class PathStatus(msgspec.Struct, frozen=True, kw_only=True):
     uid: Code
     gid: Code
     link: Text
+    target: Text = ""
     target_mode: Code
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import PurePosixPath
 
-from silo.isolation.vm.jail import QEMU
+from silo.isolation.vm.jail import FOLDERS, QEMU
 from silo.model.guest_frames import PORT_NAME
 
 _MACHINE = "q35,graphics=off,smbus=off,sata=off,hpet=off,vmport=off,usb=off,memory-backend=ram"
@@ -18,7 +18,17 @@ _SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=d
 
 
 HOT_PLUGS = 4
-"""Empty places of a template that its clones fill: disks of a container's image and scratch, its folders, its network."""
+"""Empty places of a template that its clones fill: further networks."""
+
+FOLDERS_ID = "folders"
+NIC_ID, NIC_HUB, NIC_MAC = "nic0", 0, "02:53:49:4c:4f:00"
+"""The first network interface. Whatever shall carry its frames is plugged into its hub later; its address is set in the guest."""
+
+MAPPED_BYTES = 1 << 30
+"""The size of the slot for an image that is mapped into the guest; the guest pays 16 MiB for it, which all clones share."""
+IMAGE_BYTES = 64 << 30
+"""The size of the slot for an image that comes as a disk; like all slots it has one size, because a clone's devices must be
+the template's. Files are sparse up to it."""
 
 
 def hot_plug_bus(number: int) -> str:
@@ -40,21 +50,31 @@ class Role(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Descriptors:
-    """What the daemon has made and passes on.
+    """What the daemon has made and passes on; -1 stands for nothing.
 
     `monitor` and `agent` are listening sockets, which a daemon that comes again finds by their paths; `console` is connected, and
-    lost with the daemon; `memory` holds the guest's memory (-1: QEMU makes its own).
+    lost with the daemon; `memory` holds the guest's memory (-1: QEMU makes its own); `scratch` is a disk to write to.
     """
 
     monitor: int
     agent: int
     console: int
     memory: int = -1
+    scratch: int = -1
+
+    def passed(self) -> tuple[int, ...]:
+        every = (self.monitor, self.agent, self.console, self.memory, self.scratch)
+        return tuple(descriptor for descriptor in every if descriptor >= 0)
 
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """A VM. Paths are the jail's. `root` is the guest's root image, mapped into it (virtio-pmem); its size a multiple of 2 MiB."""
+    """A VM. Paths are the jail's.
+
+    `root` is the guest's root image, mapped into it (virtio-pmem), its size a multiple of 2 MiB: /dev/pmem0. A machine with `slots`
+    has what a container needs: /dev/pmem1 is the file MAPPED, /dev/vda the file IMAGE, /dev/vdb the scratch, FOLDERS_ID
+    a 9p file system, and the first network interface.
+    """
 
     memory_bytes: int
     accelerator: Accelerator
@@ -64,6 +84,10 @@ class Machine:
     root: PurePosixPath | None = None
     root_bytes: int = 0
     processors: int = 1
+    slots: bool = False
+
+
+MAPPED, IMAGE = "/guest/mapped", "/guest/image"
 
 
 def build_qemu(machine: Machine, descriptors: Descriptors, role: Role) -> tuple[str, ...]:
@@ -94,16 +118,19 @@ def build_qemu(machine: Machine, descriptors: Descriptors, role: Role) -> tuple[
     for number in range(HOT_PLUGS):
         words += ["-device", f"pcie-root-port,id={hot_plug_bus(number)},chassis={number + 1},slot={number + 1}"]
     words += _boot(machine)
+    if machine.slots:
+        words += _slots(descriptors.scratch)
     words += ["-incoming", "defer"] if role is Role.CLONE else ["-S"]
     return tuple(words)
 
 
 def _memory_words(machine: Machine) -> str:
-    """A mapped root image takes addresses above the memory."""
+    """Mapped images take addresses above the memory."""
     mebibytes = machine.memory_bytes >> 20
     if not machine.root:
         return f"{mebibytes}M"
-    return f"{mebibytes}M,maxmem={mebibytes + (machine.root_bytes >> 20) + 1024}M"
+    mapped = machine.root_bytes + (MAPPED_BYTES if machine.slots else 0)
+    return f"{mebibytes}M,maxmem={mebibytes + (mapped >> 20) + 1024}M"
 
 
 def _memory(machine: Machine, descriptors: Descriptors, role: Role) -> str:
@@ -123,7 +150,26 @@ def _boot(machine: Machine) -> list[str]:
     if machine.append:
         words += ["-append", machine.append]
     if machine.root is not None:
-        backend = f"id=root,mem-path={machine.root},size={machine.root_bytes}"
-        words += ["-object", f"memory-backend-file,{backend},share=on,readonly=on"]
-        words += ["-device", "virtio-pmem-pci,memdev=root,id=pmem-root"]
+        words += _mapped("root", machine.root, machine.root_bytes)
+    return words
+
+
+def _mapped(name: str, path: PurePosixPath, size_bytes: int) -> list[str]:
+    backend = f"memory-backend-file,id={name},mem-path={path},size={size_bytes},share=on,readonly=on"
+    return ["-object", backend, "-device", f"virtio-pmem-pci,memdev={name},id=pmem-{name}"]
+
+
+def _slots(scratch: int) -> list[str]:
+    words = _mapped("mapped", PurePosixPath(MAPPED), MAPPED_BYTES)
+    words += ["-blockdev", f"driver=file,node-name=image-file,filename={IMAGE},read-only=on,auto-read-only=off"]
+    words += ["-blockdev", "driver=raw,node-name=image,file=image-file,read-only=on"]
+    words += ["-device", "virtio-blk-pci,drive=image,serial=image"]
+    words += ["-add-fd", f"fd={scratch},set=1"]
+    words += ["-blockdev", "driver=file,node-name=scratch-file,filename=/dev/fdset/1,discard=unmap"]
+    words += ["-blockdev", "driver=raw,node-name=scratch,file=scratch-file,discard=unmap"]
+    words += ["-device", "virtio-blk-pci,drive=scratch,serial=scratch,discard=on"]
+    words += ["-fsdev", f"local,id={FOLDERS_ID},path={FOLDERS},security_model=passthrough,multidevs=remap"]
+    words += ["-device", f"virtio-9p-pci,fsdev={FOLDERS_ID},mount_tag={FOLDERS_ID}"]
+    words += ["-netdev", f"hubport,id={NIC_ID},hubid={NIC_HUB}"]
+    words += ["-device", f"virtio-net-pci,netdev={NIC_ID},mac={NIC_MAC},romfile="]
     return words

@@ -5,6 +5,10 @@ no_new_privs by setpriv; QEMU's own seccomp filter comes on top of that (command
 the daemon and passed as descriptors, so the jail needs no directory that it may write to. bubblewrap stays outside as the parent
 that reaps QEMU; killing it leaves QEMU alive, killing process 1 of the jail, which is QEMU, ends all.
 
+A VM that may get folders of the host serves them itself (virtio-9p), with all the owners that their files have. Its QEMU is root in
+a user namespace of its own, where the few capabilities of a file server reach nothing but the trees that are mounted for it at
+FOLDERS, id-mapped into that namespace.
+
 Pure: the words are built here and run elsewhere.
 """
 
@@ -18,13 +22,16 @@ from silo.errors import InvalidRequest
 
 QEMU = "/usr/bin/qemu-system-x86_64"
 LIBRARIES = "/usr/lib/x86_64-linux-gnu"
-_SETPRIV = "/usr/bin/setpriv"
+_NSENTER, _SETPRIV = "/usr/bin/nsenter", "/usr/bin/setpriv"
 _DATA = ("/usr/share/qemu", "/usr/share/seabios")
 # The dynamic loader is /lib64/ld-linux-x86-64.so.2 by its ABI, which merged /usr makes a link.
 _LINKS = (("usr/lib", "/lib"), ("usr/lib64", "/lib64"), ("usr/bin", "/bin"))
 _LOADER = "/usr/lib64"
 _PARENTS = ("/usr", "/usr/bin", "/usr/lib", "/usr/share", "/guest")
 _LOWEST_UID = 1000
+FOLDERS = "/folders"
+"""An empty directory in which the daemon mounts the host's folders later, in the mount namespace of the jail."""
+_FILE_SERVER = "-all,+chown,+dac_override,+dac_read_search,+fowner,+fsetid"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,13 +39,15 @@ class Jail:
     """`uid` is the user and group id; `files` maps absolute paths in the jail to files of the host, seen read-only.
 
     `writable` are those that it may write to as far as `uid` may. `kvm_group` is the group that may open /dev/kvm; None leaves
-    the device out.
+    the device out. `user_namespace` is a descriptor, to be passed on: QEMU is then its root, which is `uid` on the host, and
+    `kvm_group` is a group of that namespace.
     """
 
     uid: int
     files: Mapping[str, Path] = field(default_factory=dict)
     writable: Mapping[str, Path] = field(default_factory=dict)
     kvm_group: int | None = None
+    user_namespace: int = -1
 
 
 def build_jail(jail: Jail, argv: Sequence[str]) -> tuple[str, ...]:
@@ -55,7 +64,7 @@ def build_jail(jail: Jail, argv: Sequence[str]) -> tuple[str, ...]:
     # bubblewrap makes parents of its own that only root can pass
     for place in _PARENTS:
         words += ["--perms", "0755", "--dir", place]
-    for place in (QEMU, _SETPRIV, LIBRARIES, _LOADER, *_DATA):
+    for place in (QEMU, _NSENTER, _SETPRIV, LIBRARIES, _LOADER, *_DATA):
         words += ["--ro-bind", place, place]
     for target, place in _LINKS:
         words += ["--symlink", target, place]
@@ -68,11 +77,16 @@ def build_jail(jail: Jail, argv: Sequence[str]) -> tuple[str, ...]:
         if not place.startswith("/guest/") or ".." in place.split("/"):
             raise InvalidRequest(f"{place!r} is no place for a guest's file", hint="they lie below /guest")
         words += [option, str(file), place]
+    if jail.user_namespace >= 0:
+        words += ["--perms", "0755", "--size", "65536", "--tmpfs", FOLDERS]
     words += ["--chdir", "/", "--remount-ro", "/", "--", *_drop(jail), *argv]
     return tuple(words)
 
 
 def _drop(jail: Jail) -> tuple[str, ...]:
     groups = "--clear-groups" if jail.kvm_group is None else f"--groups={jail.kvm_group}"
-    ids = (f"--reuid={jail.uid}", f"--regid={jail.uid}", groups)
-    return (_SETPRIV, *ids, "--no-new-privs", "--bounding-set=-all", "--inh-caps=-all", "--")
+    if jail.user_namespace < 0:
+        ids = (f"--reuid={jail.uid}", f"--regid={jail.uid}", groups)
+        return (_SETPRIV, *ids, "--no-new-privs", "--bounding-set=-all", "--inh-caps=-all", "--")
+    enter = (_NSENTER, f"--user=/proc/self/fd/{jail.user_namespace}", "--setuid=0", "--setgid=0", "--")
+    return (*enter, _SETPRIV, groups, "--no-new-privs", f"--bounding-set={_FILE_SERVER}", "--inh-caps=-all", "--")

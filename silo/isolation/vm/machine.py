@@ -12,11 +12,12 @@ import asyncio
 import contextlib
 import os
 import socket
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from silo.errors import HostError, SiloError, Unavailable
 from silo.host.run import start_detached
+from silo.isolation.slots import RANGE_SIZE
 from silo.isolation.vm.accelerator import kvm_group
 from silo.isolation.vm.command import Accelerator, Descriptors, Machine, Role, build_qemu
 from silo.isolation.vm.jail import Jail, build_jail
@@ -71,8 +72,13 @@ class VirtualMachine:
         self.directory = directory
         self.pid = pid
         self.process = Process(pid)
+        self.pid_started = self.process.started
         self.monitor = monitor
         self.console = console
+
+    @property
+    def alive(self) -> bool:
+        return self.process.is_alive
 
     def connect_agent(self) -> socket.socket:
         """The host's end of the agent's port; one connection at a time. Raises Unavailable when QEMU is gone."""
@@ -103,6 +109,22 @@ class VirtualMachine:
         self.console.close()
 
 
+async def adopt_machine(directory: Path, pid: int, pid_started: int) -> VirtualMachine:
+    """One that an earlier daemon started; its console went with that one. Raises Unavailable when it has ended."""
+    if not pid or not Process(pid, pid_started).is_alive:
+        raise Unavailable("the virtual machine has ended")
+    connection = socket.socket(socket.AF_UNIX)
+    try:
+        at_directory(directory, "monitor.sock", connection.connect)
+        client = await QmpClient.connect(connection)
+    except OSError as error:
+        connection.close()
+        raise Unavailable("the virtual machine has ended", details=str(error)) from error
+    ours, theirs = socket.socketpair()
+    theirs.close()
+    return VirtualMachine(directory, pid, client, Console(ours))
+
+
 async def start_machine(
     directory: Path,
     machine: Machine,
@@ -111,9 +133,14 @@ async def start_machine(
     uid: int,
     files: Mapping[str, Path],
     memory: int = -1,
+    scratch: int = -1,
+    user_namespace: int = -1,
+    entry_files: Sequence[str] = (),
     on_event: EventListener | None = None,
 ) -> VirtualMachine:
-    """Start QEMU in `directory`, which exists, and speak to its monitor.
+    """Start QEMU in `directory`, which exists, and speak to its monitor. `uid`, `files` and `user_namespace` are the jail's.
+
+    `entry_files`: what is written to enter its cgroups.
 
     A template or a cold machine waits for `cont`, a clone for its state. Raises ToolMissing, HostError with QEMU's own
     complaint, Unavailable; nothing runs then.
@@ -121,10 +148,13 @@ async def start_machine(
     with contextlib.ExitStack() as made:
         monitor, agent = (made.enter_context(listen_at(directory, name)) for name in ("monitor.sock", "agent.sock"))
         console, console_end = (made.enter_context(end) for end in socket.socketpair())
-        descriptors = Descriptors(monitor.fileno(), agent.fileno(), console_end.fileno(), memory)
+        descriptors = Descriptors(monitor.fileno(), agent.fileno(), console_end.fileno(), memory, scratch)
         group = kvm_group() if machine.accelerator is Accelerator.KVM else None
-        argv = build_jail(Jail(uid=uid, files=files, kvm_group=group), build_qemu(machine, descriptors, role))
-        passed = [monitor.fileno(), agent.fileno(), console_end.fileno(), *([memory] if memory >= 0 else [])]
+        if group is not None and user_namespace >= 0:
+            group = RANGE_SIZE
+        jail = Jail(uid=uid, files=files, kvm_group=group, user_namespace=user_namespace)
+        argv = (*enter_groups(entry_files), *build_jail(jail, build_qemu(machine, descriptors, role)))
+        passed = [*descriptors.passed(), *([user_namespace] if user_namespace >= 0 else [])]
         log_path = directory / "qemu.log"
         # vfork and exec of a program: a few milliseconds, and not the loop's
         parent = await asyncio.to_thread(start_detached, argv, log_path=log_path, pass_fds=passed)
@@ -155,6 +185,14 @@ async def join_started(
             details = _complaint(directory / "qemu.log") or str(error)
             raise HostError("QEMU could not be started", details=details) from error
         raise
+
+
+def enter_groups(files: Sequence[str]) -> tuple[str, ...]:
+    """A shell that moves itself and becomes the program: moving another process takes the kernel ten times as long."""
+    if not files:
+        return ()
+    script = 'for file in $1; do echo 0 >"$file" || exit 1; done; shift; exec "$@"'
+    return ("/bin/sh", "-c", script, "sh", " ".join(files))
 
 
 def listen_at(directory: Path, name: str) -> socket.socket:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -56,7 +56,16 @@ class Template:
 
 
 async def make_template(
-    directory: Path, machine: Machine, *, uid: int, files: Mapping[str, Path], warm: Warm, limit_s: float
+    directory: Path,
+    machine: Machine,
+    *,
+    uid: int,
+    files: Mapping[str, Path],
+    warm: Warm,
+    limit_s: float,
+    scratch: int = -1,
+    user_namespace: int = -1,
+    entry_files: Sequence[str] = (),
 ) -> Template:
     """Boot `machine` in `directory`, let it get warm within `limit_s` seconds, save it. Nothing runs afterwards.
 
@@ -65,7 +74,17 @@ async def make_template(
     async with contextlib.AsyncExitStack() as undo:
         memory = create_memory(machine.memory_bytes)
         undo.callback(os.close, memory)
-        running = await start_machine(directory, machine, Role.TEMPLATE, uid=uid, files=files, memory=memory)
+        running = await start_machine(
+            directory,
+            machine,
+            Role.TEMPLATE,
+            uid=uid,
+            files=files,
+            memory=memory,
+            scratch=scratch,
+            user_namespace=user_namespace,
+            entry_files=entry_files,
+        )
         undo.push_async_callback(running.end)
         await running.monitor.execute("cont")
         try:
@@ -118,16 +137,30 @@ async def _save(monitor: QmpClient) -> int:
 
 
 async def start_clone(
-    template: Template, directory: Path, *, uid: int, on_event: EventListener | None = None
+    template: Template,
+    directory: Path,
+    *,
+    uid: int,
+    user_namespace: int = -1,
+    scratch: int = -1,
+    files: Mapping[str, Path] | None = None,
+    entry_files: Sequence[str] = (),
+    on_event: EventListener | None = None,
 ) -> VirtualMachine:
-    """A running copy of the template in `directory`. Raises HostError, Unavailable; nothing runs then."""
+    """A running copy of the template in `directory`; `files` take the places of the template's.
+
+    Raises HostError, Unavailable; nothing runs then.
+    """
     clone = await start_machine(
         directory,
         template.machine,
         Role.CLONE,
         uid=uid,
-        files=template.files,
+        files={**template.files, **(files or {})},
         memory=template.memory,
+        scratch=scratch,
+        user_namespace=user_namespace,
+        entry_files=entry_files,
         on_event=on_event,
     )
     try:

@@ -22,7 +22,15 @@ from pathlib import Path
 from silo.debian import packages as debian
 from silo.debian.inputs import Progress, check_host, check_places, hash_files, no_progress, place_files
 from silo.debian.packages import Package, PrivateApt
-from silo.debian.results import building, find_current_key, only_builder, point_to, publish, remove_outdated
+from silo.debian.results import (
+    building,
+    find_current_key,
+    only_builder,
+    point_to,
+    publish,
+    remove_unnamed,
+    remove_unused,
+)
 from silo.errors import HostError
 from silo.windows.base import prefix, rootfs
 from silo.windows.base.environment import DRIVE_C, MANIFEST_FILE, SILO_DIRECTORY
@@ -157,7 +165,8 @@ def build_base(
             publish(work, bases, key)
         point_to(bases, key)
         # The image store has its own copy of what it imported.
-        remove_outdated(bases, key, apt.debs, {package.file for package in resolved})
+        remove_unnamed(bases)
+        remove_unused(apt.debs, {package.file for package in resolved})
         progress("done", 1.0)
     built = find_base(data_root, key)
     if built is None:

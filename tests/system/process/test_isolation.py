@@ -12,7 +12,7 @@ import pytest
 
 from silo.errors import Conflict, HostError, InvalidRequest, ToolMissing
 from silo.host import mounts
-from silo.isolation.process.slots import FIRST_ID
+from silo.isolation.slots import FIRST_ID
 from silo.model.container import Device, Namespaces, Resources, Ulimit
 from silo.model.mount import MountKind, PlannedMount
 from tests.contract.subjects import LinuxSubject, close_streams, collect

@@ -142,4 +142,4 @@ def test_the_command_finds_what_is_built_and_lists_it(base: VmBase) -> None:
         said = subprocess.run([*silo, "build", "vm"], check=True, capture_output=True, text=True)
         assert said.stdout.splitlines()[-1] == built.id
         listed = subprocess.run([*silo, "ls"], check=True, capture_output=True, text=True).stdout
-    assert f"vm {built.kernel_release} {built.id[:12]}" in " ".join(listed.split())
+    assert f"vm default {built.id[:12]}" in " ".join(listed.split()) and built.kernel_release in listed

@@ -20,6 +20,7 @@ from silo.isolation.vm.command import Accelerator
 from silo.isolation.vm.whole.boot import WholePlan
 from silo.isolation.vm.whole.command import WholeMachine
 from silo.isolation.vm.whole.guest import WholeGuest
+from silo.model.disk_guest import DiskFormat, DiskGuest, Firmware
 from tests.support.probes import require, require_program, require_root
 from tests.system.vm_whole.debian_disk import BIOS_CODE, BOOT_LOADER, TOOLS, ensure_disk
 
@@ -51,13 +52,15 @@ def debian() -> Path:
 
 
 def plan(folder: Path, disk: Path, **options: Any) -> WholePlan:
-    """`options` are WholePlan's and WholeMachine's."""
+    """A raw disk by BIOS; `options` are WholePlan's, WholeMachine's and DiskGuest's."""
     store, directory = folder / "store", folder / "run"
     store.mkdir(exist_ok=True)
     directory.mkdir(exist_ok=True)
-    of_plan = {name: options.pop(name) for name in ("disk_format", "persist", "cgroup_files") if name in options}
-    machine = WholeMachine(**{"memory_bytes": MEMORY_BYTES, "accelerator": Accelerator.TCG, **options})
-    return WholePlan(disk=disk, store=store, directory=directory, uid=UID, machine=machine, **of_plan)
+    cgroup_files = options.pop("cgroup_files", ())
+    mac = options.pop("mac", "")
+    guest = DiskGuest(path=disk, **{"format": DiskFormat.RAW, "firmware": Firmware.BIOS, **options})
+    machine = WholeMachine(disk=guest, memory_bytes=MEMORY_BYTES, accelerator=Accelerator.TCG, mac=mac)
+    return WholePlan(machine=machine, store=store, directory=directory, uid=UID, cgroup_files=cgroup_files)
 
 
 @asynccontextmanager

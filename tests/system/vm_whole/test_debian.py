@@ -16,11 +16,12 @@ from pathlib import Path
 import pytest
 
 from silo.errors import Conflict, GuestError, NotFound, ProcessStartFailed, Unavailable
-from silo.isolation.vm.whole.command import FIRMWARE_CODE, DiskBus, Firmware, NicModel
+from silo.isolation.vm.whole.command import FIRMWARE_CODE
 from silo.isolation.vm.whole.disk import open_disk
 from silo.isolation.vm.whole.guest import WholeGuest
 from silo.isolation.vm.whole.guest_files import one_piece
 from silo.isolation.vm.whole.launch import SWTPM
+from silo.model.disk_guest import DiskBus, DiskFormat, DiskGuest, Firmware, NetworkCard
 from tests.support.probes import require
 from tests.system.vm_whole.machines import (
     UID,
@@ -40,6 +41,10 @@ from tests.system.vm_whole.machines import (
 @pytest.fixture(scope="module")
 def disk() -> Path:
     return debian()
+
+
+def raw(path: Path, *, persist: bool = False) -> DiskGuest:
+    return DiskGuest(path=path, format=DiskFormat.RAW, persist=persist)
 
 
 async def check_programs(guest: WholeGuest) -> None:
@@ -127,6 +132,7 @@ async def check_network(guest: WholeGuest) -> None:
     assert "10.77.0.2" in {address.ip_address for address in eth0.ip_addresses}
 
 
+@pytest.mark.timeout(600)
 def test_bios_virtio_exec_files_stats_adoption_stop_and_the_users_file_untouched(disk: Path, tmp_path: Path) -> None:
     before = digest(disk)
 
@@ -141,10 +147,10 @@ def test_bios_virtio_exec_files_stats_adoption_stop_and_the_users_file_untouched
             await check_screen(guest)
             await check_network(guest)
             # a snapshot's base may be read by others, not written to
-            with contextlib.closing(await open_disk(disk, uid=UID + 1)):
+            with contextlib.closing(await open_disk(raw(disk), uid=UID + 1)):
                 pass
             with pytest.raises(Conflict, match="used by another machine"):
-                await open_disk(disk, uid=UID + 1, persist=True)
+                await open_disk(raw(disk, persist=True), uid=UID + 1)
             guest.close()
             with pytest.raises(Unavailable):
                 await guest.wait()
@@ -185,13 +191,14 @@ def test_bios_virtio_exec_files_stats_adoption_stop_and_the_users_file_untouched
     until_gone(lambda: processes_of(UID))
 
 
+@pytest.mark.timeout(600)
 def test_uefi_sata_e1000_tpm_and_a_persistent_disk(disk: Path, tmp_path: Path) -> None:
     require("OVMF", FIRMWARE_CODE.exists(), f"{FIRMWARE_CODE} is not there; apt-get install ovmf")
     require("swtpm", SWTPM.exists(), f"{SWTPM} is not there; apt-get install swtpm")
     own = tmp_path / "own.raw"
     shutil.copyfile(disk, own)
     before = digest(own)
-    options = {"firmware": Firmware.UEFI, "bus": DiskBus.SATA, "nic": NicModel.E1000, "tpm": True, "persist": True}
+    options = {"firmware": Firmware.UEFI, "bus": DiskBus.SATA, "nic": NetworkCard.E1000, "tpm": True, "persist": True}
 
     async def body() -> None:
         async with booted(plan(tmp_path, own, **options, mac="02:53:49:4c:4f:07")) as guest:
@@ -200,7 +207,7 @@ def test_uefi_sata_e1000_tpm_and_a_persistent_disk(disk: Path, tmp_path: Path) -
             assert "8086:100E" in (await run(guest, "cat /sys/bus/pci/devices/*/uevent"))[0].upper()
             assert (await run(guest, "test -b /dev/sda && echo sata"))[0] == "sata\n"
             with pytest.raises(Conflict, match="written to by another machine"):
-                await open_disk(own, uid=UID + 1)
+                await open_disk(raw(own), uid=UID + 1)
             await run(guest, "echo kept > /root/kept; sync")
             await guest.pause()
             assert await guest.stop(90), guest.console.last_lines()

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from silo.errors import Conflict, InvalidRequest, NotFound
-from silo.isolation.vm.whole.command import DiskFormat
 from silo.isolation.vm.whole.disk import OpenDisk, ensure_overlay, open_disk
+from silo.model.disk_guest import DiskFormat, DiskGuest
 from tests.system.vm_whole.machines import UID, processes_of, require_machines, until_gone
 
 SIZE = 64 << 20
@@ -37,48 +37,49 @@ def make(folder: Path, disk_format: str, *options: str) -> Path:
     return disk
 
 
-def look(disk: Path, asked: str = "", **options: bool) -> OpenDisk:
+def look(disk: Path, disk_format: str, *, persist: bool = False) -> OpenDisk:
     """Nothing of the look is left."""
-    opened = asyncio.run(open_disk(disk, uid=UID, asked_format=asked, **options))
+    guest = DiskGuest(path=disk, format=DiskFormat(disk_format), persist=persist)
+    opened = asyncio.run(open_disk(guest, uid=UID))
     until_gone(lambda: processes_of(UID))
     return opened
 
 
-def refused(disk: Path, asked: str = "", **options: bool) -> str:
+def refused(disk: Path, disk_format: str, *, persist: bool = False) -> str:
     with pytest.raises(InvalidRequest) as raised:
-        look(disk, asked, **options)
+        look(disk, disk_format, persist=persist)
     return str(raised.value)
 
 
 @pytest.mark.parametrize("disk_format", list(DiskFormat))
-def test_every_format_is_recognised_whoever_the_file_belongs_to(tmp_path: Path, disk_format: DiskFormat) -> None:
+def test_every_format_whoever_the_file_belongs_to(tmp_path: Path, disk_format: DiskFormat) -> None:
     tmp_path.chmod(0o700)
     disk = make(tmp_path, disk_format)
-    for asked, persist in (("", False), (disk_format, True)):
-        opened = look(disk, asked, persist=persist)
+    for persist in (False, True):
+        opened = look(disk, disk_format, persist=persist)
         assert (opened.format, opened.size_bytes) == (disk_format, SIZE)
         opened.close()
 
 
 def test_a_compressed_vmdk_can_be_read_and_not_written(tmp_path: Path) -> None:
     disk = make(tmp_path, "vmdk", "-o", "subformat=streamOptimized")
-    look(disk).close()
-    assert "compressed VMDK" in refused(disk, persist=True)
+    look(disk, "vmdk").close()
+    assert "compressed VMDK" in refused(disk, "vmdk", persist=True)
 
 
 @pytest.mark.parametrize("disk_format", ["qcow2", "vmdk"])
 def test_a_backing_file_is_refused(tmp_path: Path, disk_format: str) -> None:
     base, disk = make(tmp_path, disk_format), tmp_path / "top"
     image("-f", disk_format, "-b", base, "-F", disk_format, disk)
-    message = refused(disk)
+    message = refused(disk, disk_format)
     assert "names a backing file" in message and "qemu-img convert" in message
 
 
 def test_contents_in_other_files_are_refused(tmp_path: Path) -> None:
     image("-f", "qcow2", "-o", f"data_file={tmp_path}/data,data_file_raw=on", tmp_path / "external.qcow2", str(SIZE))
-    assert "contents in another file" in refused(tmp_path / "external.qcow2")
+    assert "contents in another file" in refused(tmp_path / "external.qcow2", "qcow2")
     image("-f", "vmdk", "-o", "subformat=monolithicFlat", tmp_path / "flat.vmdk", str(SIZE))
-    assert "contents lie in other files" in refused(tmp_path / "flat.vmdk")
+    assert "contents lie in other files" in refused(tmp_path / "flat.vmdk", "vmdk")
 
 
 def test_a_vmdk_whose_embedded_description_names_another_file(tmp_path: Path) -> None:
@@ -97,7 +98,7 @@ def test_a_vmdk_whose_embedded_description_names_another_file(tmp_path: Path) ->
     length = int.from_bytes(data[36:44], "little") * 512
     data[start : start + length] = text.encode().ljust(length, b"\0")
     disk.write_bytes(data)
-    message = refused(disk)
+    message = refused(disk, "vmdk")
     assert "vmdk" in message and "cannot be opened" in message
 
 
@@ -119,50 +120,43 @@ def test_a_vmdk_whose_embedded_description_names_another_file(tmp_path: Path) ->
 def test_what_is_no_disk(tmp_path: Path, content: bytes) -> None:
     disk = tmp_path / "disk"
     disk.write_bytes(content)
-    refused(disk)
-
-
-def test_a_blank_disk_is_raw_when_it_is_called_so(tmp_path: Path) -> None:
-    disk = tmp_path / "disk"
-    disk.write_bytes(bytes(SIZE))
-    look(disk, "raw").close()
-    assert "is no qcow2 disk" in refused(disk, "qcow2")
-    assert "no format of a disk" in refused(disk, "vdi")
+    for disk_format in DiskFormat:
+        refused(disk, disk_format)
 
 
 def test_places_that_are_no_files(tmp_path: Path) -> None:
-    assert "a directory" in refused(tmp_path)
+    assert "a directory" in refused(tmp_path, "raw")
     os.mkfifo(tmp_path / "fifo")
-    assert "a disk is a file" in refused(tmp_path / "fifo")
-    assert "a disk is a file" in refused(Path("/dev/zero"))
+    assert "a disk is a file" in refused(tmp_path / "fifo", "raw")
+    assert "a disk is a file" in refused(Path("/dev/zero"), "raw")
     with pytest.raises(NotFound):
-        look(tmp_path / "nothing")
+        look(tmp_path / "nothing", "raw")
 
 
 def test_one_may_write_and_many_may_read(tmp_path: Path) -> None:
     disk = make(tmp_path, "qcow2")
-    first, second = look(disk), look(disk)
+    first, second = look(disk, "qcow2"), look(disk, "qcow2")
     with pytest.raises(Conflict, match="used by another machine"):
-        look(disk, persist=True)
+        look(disk, "qcow2", persist=True)
     first.close()
     second.close()
-    writer = look(disk, persist=True)
+    writer = look(disk, "qcow2", persist=True)
     with pytest.raises(Conflict, match="written to by another machine"):
-        look(disk)
+        look(disk, "qcow2")
     writer.close()
 
 
 def test_an_overlay_belongs_to_the_disk_as_it_was(tmp_path: Path) -> None:
     disk, store = make(tmp_path, "raw"), tmp_path / "store"
     store.mkdir()
-    opened = look(disk)
+    opened = look(disk, "raw")
     overlay = ensure_overlay(store, opened)
     inode = overlay.stat().st_ino
     assert ensure_overlay(store, opened) == overlay and overlay.stat().st_ino == inode
     opened.close()
     with open(disk, "r+b") as file:
         file.write(b"changed")
-    opened = look(disk)
+    opened = look(disk, "raw")
     with pytest.raises(Conflict, match="has changed since"):
         ensure_overlay(store, opened)
     opened.close()

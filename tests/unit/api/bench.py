@@ -23,9 +23,8 @@ from silo.engine.ports import ExecRequest, FileChange, ImageChange, Progress, Pu
 from silo.errors import Conflict, NotFound, ProcessStartFailed
 from silo.model.image import HistoryEntry, Image, ImageConfig
 from silo.model.network import Endpoint, NetworkConfig, NetworkStatistics
-from silo.model.platform import Platform
+from silo.model.platform import Isolation, Platform
 from silo.model.runtime import ExecStreams, ProcessPlan, ProcessTable, Started, Statistics
-from silo.model.vm_image import VmImage
 from tests.unit.engine.fakes import Bench, FakeImages, FakeNetworks, FakePersonality, FakeRuntime, FakeStorage
 
 
@@ -91,8 +90,8 @@ class PlayedExec:
 class PlayRuntime(FakeRuntime):
     """Containers whose main programs are played."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, isolation: Isolation = Isolation.PROCESS) -> None:
+        super().__init__(isolation)
         self.stdin: dict[str, int] = {}
         self.tasks: dict[str, asyncio.Task[None]] = {}
         self.sizes: list[tuple[int, int]] = []
@@ -349,23 +348,6 @@ class PlayBase:
         return Path("/nowhere")
 
 
-class PlayVmImage:
-    """A source of the image of utility VMs."""
-
-    def __init__(self) -> None:
-        self.built: VmImage | None = None
-
-    def build(self, progress: Any, *, refresh: bool) -> VmImage:
-        progress("packing", 0.25)
-        self.built = VmImage(
-            id="ab" * 32, directory=Path("/vm/ab"), kernel_release="6.12.1-amd64", created_s=1_700_000_000, size_bytes=7
-        )
-        return self.built
-
-    def find(self) -> VmImage | None:
-        return self.built
-
-
 class ApiBench(Bench):
     """`async with ApiBench().serving() as bench:`; `bench.socket_path` is where it listens."""
 
@@ -375,15 +357,15 @@ class ApiBench(Bench):
         super().restart_daemon()
         parts = self.engine._parts
         self.runtime = PlayRuntime()
+        self.vm_runtime = PlayRuntime(Isolation.HYPERV)
         self.networks = PlayNetworks()
         self.images = PlayImages(self.image)
         changed = {
-            "runtimes": dict.fromkeys(parts.runtimes, self.runtime),
+            "runtimes": {runtime.isolation: runtime for runtime in (self.runtime, self.vm_runtime)},
             "networks": self.networks,
             "images": self.images,
             "personalities": dict.fromkeys(parts.personalities, PlayPersonality()),
         }
-        self.vm_image = PlayVmImage()
         from silo.engine.engine import Engine
 
         self.engine = Engine(
@@ -391,7 +373,7 @@ class ApiBench(Bench):
             self.documents,
             daemon_id="d",
             base=PlayBase(),
-            vm_image=self.vm_image,
+            vm_image=self.vm_images,
             login=self._login,
         )
         self.logins: list[tuple[str, str, str]] = []

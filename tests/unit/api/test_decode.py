@@ -169,6 +169,15 @@ def test_unsupported_host_options_are_named(member: str, value: object, option: 
         parse_create(body(HostConfig={member: value}))
 
 
+@pytest.mark.parametrize(
+    ("word", "level"), [("hyperv", "hyperv"), ("VM", "hyperv"), ("process", "process"), ("default", ""), ("", "")]
+)
+@pytest.mark.parametrize("default", Isolation)
+def test_words_for_the_isolation(word: str, level: str, default: Isolation) -> None:
+    found = parse_create(body(HostConfig={"Isolation": word}), default_isolation=default)
+    assert found.isolation is (Isolation(level) if level else default)
+
+
 def test_unknown_members_that_say_nothing_are_ignored() -> None:
     silent = {"A": None, "B": "", "C": 0, "D": [], "E": {"F": [0, 0]}, "G": False}
     assert parse_create(body(HostConfig=silent, **silent)) == parse_create(body())

@@ -73,7 +73,7 @@ def test_ping_version_info() -> None:
             assert "no-cache" in answer.headers["cache-control"]
         version = (await site.call("GET", "/version")).json()
         assert version["ApiVersion"] == "1.50" and version["MinAPIVersion"] == "1.24"
-        assert [part["Name"] for part in version["Components"]] == ["Engine", "fake"]
+        assert [part["Name"] for part in version["Components"]] == ["Engine", "fake", "fake-vm"]
         info = (await site.call("GET", "/info")).json()
         assert info["Images"] == 1 and ["network: firewall", "fake"] in info["DriverStatus"]
 
@@ -577,26 +577,6 @@ def test_the_windows_base_is_built_with_progress() -> None:
         lines = answer.lines()
         assert any(line.get("progressDetail") == {"current": 500, "total": 1000} for line in lines)
         assert lines[-1]["aux"]["Tags"] == ["bb:latest"]
-
-    run(work)
-
-
-def test_the_utility_vm_is_built_with_progress_and_then_shown() -> None:
-    async def work(site: Site) -> None:
-        before = await call(site.bench.socket_path, "GET", "/silo/v1/base/vm")
-        assert before.status == 404
-        assert "silo base build vm" in before.json()["message"]
-        lines = (await call(site.bench.socket_path, "POST", "/silo/v1/base/vm")).lines()
-        assert any(line.get("progressDetail") == {"current": 250, "total": 1000} for line in lines)
-        assert lines[-1]["aux"] == {"ID": "ab" * 32}
-        shown = (await call(site.bench.socket_path, "GET", "/silo/v1/base/vm")).json()
-        assert shown == {
-            "Id": "ab" * 32,
-            "Kernel": "6.12.1-amd64",
-            "Created": 1_700_000_000,
-            "Size": 7,
-            "Directory": "/vm/ab",
-        }
 
     run(work)
 

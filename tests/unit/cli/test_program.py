@@ -12,9 +12,11 @@ from typing import Any
 
 import pytest
 
+from silo.api.decode.disks import parse_disk
 from silo.cli import reference
 from silo.cli.commands.completion import FILES, candidates
 from silo.cli.credentials import find_credentials, registry_of
+from silo.model.disk_guest import DiskBus, DiskFormat, DiskGuest, Firmware, NetworkCard
 from tests.unit.cli.conftest import PROGRAM, Silo
 from tests.unit.cli.fake_daemon import FakeDaemon
 
@@ -178,11 +180,71 @@ def test_bases_are_built_by_name_and_listed(daemon: FakeDaemon, silo: Silo) -> N
         200,
         [{"Id": "sha256:" + "cd" * 32, "RepoTags": ["windows:latest"], "Size": 1}],
     )
-    daemon.answers["GET", "/silo/v1/base/vm"] = (404, {"message": "not built"})
+    daemon.answers["GET", "/silo/v1/base/vm"] = (200, [])
     form = ("--format", "{{.Repository}}:{{.Tag}} {{.ID}}")
     assert silo("base", "ls", *form).stdout == "windows:latest cdcdcdcdcdcd\n"
-    daemon.answers["GET", "/silo/v1/base/vm"] = (200, {"Id": "ab" * 32, "Kernel": "6.12.1", "Created": 1, "Size": 2})
-    assert silo("base", "ls", *form).stdout == "windows:latest cdcdcdcdcdcd\nvm:6.12.1 abababababab\n"
+    vm = {"Id": "ab" * 32, "Kernel": "6.12.1", "Created": 1, "Size": 2}
+    daemon.answers["GET", "/silo/v1/base/vm"] = (200, [{**vm, "Name": "default"}, {**vm, "Name": "rt"}])
+    listed = silo("base", "ls", "--format", "{{.Repository}}:{{.Tag}} {{.ID}} {{.Kernel}}").stdout.splitlines()
+    assert listed == [
+        "windows:latest cdcdcdcdcdcd -",
+        "vm:default abababababab 6.12.1",
+        "vm:rt abababababab 6.12.1",
+    ]
+
+
+def test_utility_vms_are_named_imported_and_removed(daemon: FakeDaemon, silo: Silo) -> None:
+    daemon.answers["POST", "/silo/v1/base/vm"] = (200, json.dumps({"aux": {"ID": "ab"}}).encode())
+    assert silo("base", "build", "-q", "vm", "--name", "rt", "--kernel", "linux-image-rt-amd64").returncode == 0
+    assert daemon.asked[-1].query == {"name": ["rt"], "kernel": ["linux-image-rt-amd64"]}
+    assert "--kernel is for utility VMs" in silo("base", "build", "windows", "--kernel", "x").stderr
+    daemon.answers["POST", "/silo/v1/base/vm/import"] = (201, {"Id": "cd" * 32})
+    assert silo("base", "import", "vm", "/srv/../srv/vm", "--name", "mine").stdout == "cd" * 32 + "\n"
+    assert daemon.asked[-1].query == {"name": ["mine"], "directory": ["/srv/vm"]}
+    assert "needs --name" in silo("base", "import", "vm", "folder").stderr
+    daemon.answers["DELETE", "/silo/v1/base/vm/mine"] = (204, b"")
+    assert silo("base", "rm", "-f", "vm", "mine").stdout == "mine\n"
+    assert daemon.asked[-1].query == {"force": ["1"]}
+    assert "silo base rm vm" in silo("base", "rm", "windows", "latest").stderr
+
+
+def test_the_utility_vm_to_run_in_is_a_label(daemon: FakeDaemon, silo: Silo) -> None:
+    daemon.answers["POST", "/containers/create"] = (201, {"Id": "c1"})
+    silo("create", "--isolation", "hyperv", "--vm", "rt", "--label", "a=b", "--label", "com.silo.vm=no", "bb")
+    assert daemon.asked[-1].json()["Labels"] == {"a": "b", "com.silo.vm": "rt"}
+
+
+def test_a_disk_takes_the_place_of_image_and_command(daemon: FakeDaemon, silo: Silo) -> None:
+    daemon.answers["POST", "/containers/create"] = (201, {"Id": "c1"})
+    words = ("--disk-format", "raw", "--disk-bus", "sata", "--firmware", "bios", "--nic", "e1000", "--tpm", "--persist")
+    silo("create", "--isolation", "hyperv", "--disk", "/srv/../srv/os.bin", *words, "--label", "a=b")
+    body = daemon.asked[-1].json()
+    assert body["Image"] == "/srv/os.bin" and "Cmd" not in body and body["Labels"].pop("a") == "b"
+    disk = parse_disk(body["Labels"])
+    assert disk == DiskGuest(
+        path=Path("/srv/os.bin"),
+        format=DiskFormat.RAW,
+        bus=DiskBus.SATA,
+        firmware=Firmware.BIOS,
+        nic=NetworkCard.E1000,
+        tpm=True,
+        persist=True,
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (("--disk", "/d.img", "busybox"), "--disk stands for IMAGE"),
+        (("--disk", ""), "--disk needs a file"),
+        (("--tpm", "busybox"), "--tpm needs --disk"),
+        (("--nic", "e1000", "busybox"), "--nic needs --disk"),
+        (("--pull", "always", "--disk", "/d.img"), "a disk has no image"),
+        ((), "requires at least 1 argument"),
+    ],
+)
+def test_what_does_not_fit_a_disk(silo: Silo, words: tuple[str, ...], complaint: str) -> None:
+    assert complaint in silo("run", *words).stderr
 
 
 def test_an_error_in_a_stream_is_an_error(daemon: FakeDaemon, silo: Silo) -> None:
@@ -301,12 +363,26 @@ def test_help_has_examples(silo: Silo) -> None:
         (["network", "connect", "lab", "we"], ["web"]),
         (["cp", "w"], ["web:", "worker:"]),
         (["load", "-i", ""], [FILES]),
+        (["base", "build", ""], ["windows", "vm"]),
+        (["base", "rm", ""], ["vm"]),
+        (["base", "rm", "vm", "r"], ["rt"]),
+        (["base", "import", "vm", ""], [FILES]),
+        (["run", "--vm", "r"], ["rt"]),
+        (["run", "--isolation", "v"], ["vm"]),
+        (["run", "--disk", ""], [FILES]),
+        (["run", "--disk-format", "v"], ["vhdx", "vmdk"]),
         (["completion", ""], ["bash", "zsh", "fish"]),
         (["nonsense", ""], []),
     ],
 )
 def test_completion(words: list[str], found: list[str]) -> None:
-    names = {"containers": ["web", "worker"], "images": ["busybox:latest"], "networks": ["lab"], "volumes": []}
+    names = {
+        "containers": ["web", "worker"],
+        "images": ["busybox:latest"],
+        "networks": ["lab"],
+        "volumes": [],
+        "vms": ["rt"],
+    }
     assert candidates(words, lambda kind: names[kind]) == found
 
 

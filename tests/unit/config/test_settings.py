@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from silo.config.settings import load_settings
+from silo.config.settings import ROWS, describe, load_settings
 from silo.errors import InvalidRequest
 
 
@@ -34,3 +34,39 @@ def test_all_errors_are_told_at_once(tmp_path: Path) -> None:
 def test_a_named_file_must_exist() -> None:
     with pytest.raises(InvalidRequest, match="no such file"):
         load_settings(["--config", "/nowhere/silo.toml"], {})
+
+
+@pytest.mark.parametrize(("word", "level"), [("process", "process"), ("hyperv", "hyperv"), ("vm", "hyperv")])
+def test_words_for_the_default_isolation(word: str, level: str) -> None:
+    assert load_settings(["--default-isolation", word], {})[0].default_isolation == level
+
+
+def test_an_unknown_isolation() -> None:
+    with pytest.raises(InvalidRequest, match="one of process, hyperv, vm"):
+        load_settings(["--default-isolation", "moon"], {})
+
+
+def test_what_virtual_machines_get_unless_told_otherwise() -> None:
+    settings, _ = load_settings([], {})
+    assert (settings.vm_image, settings.vm_pool, settings.vm_acceleration) == ("default", 1, "auto")
+    assert (settings.vm_memory, settings.vm_default_memory, settings.vm_scratch_bytes) == (1 << 30, 512 << 20, 20 << 30)
+
+
+@pytest.mark.parametrize(
+    ("flag", "words"),
+    [
+        ("--vm-image=Two words", "a name of a-z"),
+        ("--vm-pool=65", "from 0 to 64"),
+        ("--vm-memory=much", "a size such as"),
+        ("--vm-default-memory=1m", "at least 128m"),
+        ("--vm-scratch-bytes=1k", "at least 64m"),
+        ("--vm-acceleration=hvf", "auto, kvm, tcg"),
+    ],
+)
+def test_settings_of_virtual_machines_are_checked(flag: str, words: str) -> None:
+    with pytest.raises(InvalidRequest, match=words):
+        load_settings([flag], {})
+
+
+def test_every_setting_is_described() -> None:
+    assert all(f"{row.flag} " in describe() and row.variable in describe() for row in ROWS)

@@ -6,15 +6,15 @@ import shutil
 import signal
 import tempfile
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from silo.engine.clock import now
 from silo.engine.engine import Engine
 from silo.engine.parts import Parts
-from silo.engine.ports import RuntimeListener, VolumeInfo
+from silo.engine.ports import FileChange, RuntimeListener, VolumeInfo
 from silo.errors import Conflict, ImageNotFound, NotFound
 from silo.model.image import Image, ImageConfig
 from silo.model.log import encode_record
@@ -29,8 +29,10 @@ from silo.model.runtime import (
     RuntimeReport,
     RuntimeState,
     Sandbox,
+    ScratchOwner,
     Started,
 )
+from silo.model.vm_image import VmImage
 
 T = TypeVar("T")
 
@@ -56,10 +58,46 @@ class MemoryDocuments(Generic[T]):
         yield
 
 
-class FakeRuntime:
-    isolation = Isolation.PROCESS
+class FakeRootFiles:
+    """What a runtime that keeps the files shows of them; `told` is what it was asked."""
 
-    def __init__(self) -> None:
+    def __init__(self, told: list[tuple[str, ...]]) -> None:
+        self.told = told
+
+    async def stat(self, path: str) -> dict[str, object]:
+        self.told.append(("stat", path))
+        return {"name": path}
+
+    async def read(self, path: str) -> tuple[dict[str, object], AsyncIterator[bytes]]:
+        self.told.append(("read", path))
+        if path == "/none":
+            raise NotFound(path)
+        return {"name": path}, self._chunks(b"read")
+
+    async def write(
+        self, path: str, chunks: AsyncIterator[bytes], *, no_overwrite_dir_non_dir: bool, copy_uid_gid: bool
+    ) -> None:
+        self.told.append(("write", path, b"".join([chunk async for chunk in chunks]).decode()))
+
+    def export(self) -> AsyncIterator[bytes]:
+        return self._chunks(b"export")
+
+    async def changes(self) -> tuple[FileChange, ...]:
+        return (FileChange(kind=1, path="/new"),)
+
+    def layer(self) -> AsyncIterator[bytes]:
+        return self._chunks(b"layer")
+
+    async def _chunks(self, data: bytes) -> AsyncIterator[bytes]:
+        yield data
+
+
+class FakeRuntime:
+    def __init__(self, isolation: Isolation = Isolation.PROCESS) -> None:
+        self.isolation = isolation
+        self.keeps_files = isolation is Isolation.HYPERV
+        self.network_updates: list[str] = []
+        self.files: list[tuple[str, ...]] = []
         self.listener: RuntimeListener
         self.running: dict[str, ContainerPlan] = {}
         self.prepared: set[str] = set()
@@ -75,7 +113,7 @@ class FakeRuntime:
     async def close(self) -> None: ...
 
     def report(self) -> RuntimeReport:
-        return RuntimeReport(name="fake")
+        return RuntimeReport(name="fake" if self.isolation is Isolation.PROCESS else "fake-vm")
 
     async def recover(self, ids: Sequence[str]) -> Mapping[str, RuntimeState]:
         return self.found
@@ -104,6 +142,19 @@ class FakeRuntime:
     async def pause(self, container_id: str) -> None: ...
     async def unpause(self, container_id: str) -> None: ...
     async def save(self, container_id: str) -> None: ...
+    async def update_network(self, container_id: str) -> None:
+        self.network_updates.append(container_id)
+
+    def root_path(self, container_id: str) -> Path | None:
+        return None
+
+    @asynccontextmanager
+    async def open_files(
+        self, container_id: str, rootfs: Rootfs, planned: Sequence[PlannedMount]
+    ) -> AsyncIterator[FakeRootFiles]:
+        self.files.append(("open", *(mount.target for mount in planned)))
+        yield FakeRootFiles(self.files)
+        self.files.append(("close",))
 
     def end(self, container_id: str, code: int = 0) -> None:
         del self.running[container_id]
@@ -143,6 +194,7 @@ class FakeStorage:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.named: dict[str, VolumeInfo] = {}
+        self.owned: list[ScratchOwner] = []
 
     def container_directory(self, container_id: str) -> Path:
         return self.root / container_id
@@ -178,6 +230,9 @@ class FakeStorage:
     def scratch_size_bytes(self, container_id: str) -> int:
         return 7
 
+    async def own_scratch(self, rootfs: Rootfs, owner: ScratchOwner) -> None:
+        self.owned.append(owner)
+
     async def plan_mount(self, request: Any, target: str, *, fill_from: Rootfs | None) -> PlannedMount:
         return PlannedMount(target=target, kind=request.kind)
 
@@ -208,6 +263,7 @@ class FakeImages:
 
 class FakePersonality:
     name = PersonalityName.LINUX
+    owner: ScratchOwner | None = None
 
     def check(self, config: Any, image: Image) -> tuple[str, ...]:
         return ()
@@ -215,8 +271,8 @@ class FakePersonality:
     def plan_main(self, config: Any, image: Image, *, hostname: str, container_id: str) -> tuple[ProcessPlan, None]:
         return ProcessPlan(args=config.cmd or image.config.cmd), None
 
-    def scratch_owner(self, config: Any, image: Image) -> None:
-        return None
+    def scratch_owner(self, config: Any, image: Image) -> ScratchOwner | None:
+        return self.owner
 
     def describe_command(self, config: Any, image: Image) -> tuple[str, tuple[str, ...]]:
         return "sh", ()
@@ -240,27 +296,71 @@ class FakePersonality:
         return 10
 
 
+class FakeVmImages:
+    """A source of utility VMs that have been built by name."""
+
+    def __init__(self) -> None:
+        self.names = {"default": "ab" * 32}
+        self.kernels: list[str] = []
+
+    def build(self, progress: Any, *, refresh: bool, name: str = "default", kernel: str = "") -> VmImage:
+        progress("packing", 0.25)
+        self.names[name] = "ab" * 32
+        self.kernels.append(kernel)
+        return self._image(name)
+
+    def add(self, directory: Path, *, name: str) -> VmImage:
+        self.names[name] = "cd" * 32
+        return self._image(name)
+
+    def find(self, name: str) -> VmImage | None:
+        return self._image(name) if name in self.names else None
+
+    def all(self) -> tuple[VmImage, ...]:
+        return tuple(map(self._image, self.names))
+
+    def remove(self, name: str) -> bool:
+        return self.names.pop(name, None) is not None
+
+    def _image(self, name: str) -> VmImage:
+        key = self.names[name]
+        return VmImage(
+            id=key,
+            name=name,
+            directory=Path("/vm") / key[:2],
+            kernel_release="6.12.1-amd64",
+            created_s=1_700_000_000,
+            size_bytes=7,
+        )
+
+
 class Bench:
     """An engine over fakes, with a state that can outlive it."""
 
-    def __init__(self, *, image: ImageConfig | None = None) -> None:
+    def __init__(self, *, image: ImageConfig | None = None, default_isolation: Isolation = Isolation.PROCESS) -> None:
         self.root = Path(tempfile.mkdtemp(prefix="silo-engine-"))
         weakref.finalize(self, shutil.rmtree, self.root, ignore_errors=True)
         self.documents: MemoryDocuments[Any] = MemoryDocuments()
         self.image = image
+        self.default_isolation = default_isolation
+        self.personality = FakePersonality()
         self.storage = FakeStorage(self.root)
+        self.vm_images = FakeVmImages()
         self.restart_daemon()
 
     def restart_daemon(self) -> None:
         self.runtime = FakeRuntime()
+        self.vm_runtime = FakeRuntime(Isolation.HYPERV)
+        self.images = FakeImages(self.image)
         self.networks = FakeNetworks()
         parts = Parts(
-            images=FakeImages(self.image),  # type: ignore[arg-type]
+            images=self.images,  # type: ignore[arg-type]
             networks=self.networks,  # type: ignore[arg-type]
             storage=self.storage,  # type: ignore[arg-type]
-            runtimes={Isolation.PROCESS: self.runtime},  # type: ignore[dict-item]
-            personalities={PersonalityName.LINUX: FakePersonality()},  # type: ignore[dict-item]
+            runtimes={runtime.isolation: runtime for runtime in (self.runtime, self.vm_runtime)},  # type: ignore[misc]
+            personalities={PersonalityName.LINUX: self.personality},  # type: ignore[dict-item]
             data_root=self.root,
             run_root=self.root,
+            default_isolation=self.default_isolation,
         )
-        self.engine = Engine(parts, self.documents, daemon_id="d", base=None, vm_image=None)  # type: ignore[arg-type]
+        self.engine = Engine(parts, self.documents, daemon_id="d", base=None, vm_image=self.vm_images)  # type: ignore[arg-type]

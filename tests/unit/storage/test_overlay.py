@@ -8,8 +8,9 @@ import struct
 
 import pytest
 
-from silo.storage.archives import go_mode
-from silo.storage.overlay import is_leftover, is_whiteout
+from silo.model.file_modes import go_mode
+from silo.model.leftovers import is_leftover
+from silo.storage.overlay import is_whiteout
 from silo.storage.tar_tree import portable_capability
 
 

@@ -1,36 +1,35 @@
-"""Build the image of utility VMs: from package names to a kernel, an initrd and a root.
+"""Build an image of utility VMs: from package names to a kernel, an initrd and a root.
 
     <data_root>/cache/vm/apt, debs     kept between builds (silo/debian/packages.py)
-    <data_root>/vm/<key>/              a finished image; `current` names the newest
+    <data_root>/vm/<key>/              a finished image (images.py)
         vmlinuz
         initrd.img                     busybox, kernel modules, init.sh (initrd.py)
         root.erofs                     the root, for virtio-pmem with DAX or virtio-blk (rootfs.py)
         manifest.json
-    <data_root>/vm/.building-*/        a build under way; swept by the next one
 
-An image is named by its recipe (recipe.recipe_hash), so a finished one is reused. It appears by one rename: an interrupted build
-leaves nothing but downloaded packages. An older one goes then: VMs that run from it hold its files open, but a template that was
-saved from it cannot be cloned any more. Packages have a cache of their own, because each builder removes from its cache what it no
-longer uses, and both may build at the same time.
+An image's key is the hash of its recipe (recipe.recipe_hash), so a finished one is reused. It appears by one rename: an
+interrupted build leaves nothing but downloaded packages. What the same name stood for before goes then. Packages have a cache of
+their own, because each builder removes from its cache what it no longer uses, and both may build at the same time.
 """
 
 from __future__ import annotations
 
+import re
 import shutil
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from silo.debian import packages as debian
 from silo.debian.inputs import Progress, check_host, check_places, hash_files, no_progress, place_files
 from silo.debian.packages import Package, PrivateApt
-from silo.debian.results import building, find_current_key, only_builder, point_to, publish, remove_outdated
-from silo.errors import HostError
+from silo.debian.results import building, only_builder, point_to, publish, remove_unnamed, remove_unused
+from silo.errors import HostError, InvalidRequest
 from silo.isolation.vm.base import kernel, rootfs
 from silo.isolation.vm.base.cpio import write_cpio
+from silo.isolation.vm.base.images import INITRD, KERNEL, ROOT, VmBase, find_named, find_vm_base, link_of
 from silo.isolation.vm.base.initrd import INIT, initrd_entries
-from silo.isolation.vm.base.manifest import VmManifest, parse_manifest
+from silo.isolation.vm.base.manifest import VmManifest
 from silo.isolation.vm.base.recipe import (
     CLOSED_PACKAGES,
     EXCLUDED_FILES,
@@ -40,9 +39,10 @@ from silo.isolation.vm.base.recipe import (
     UNWANTED_PACKAGES,
     recipe_hash,
 )
-from silo.model.vm_image import VmImage
+from silo.model.vm_image import DEFAULT_VM_IMAGE
 
 NEEDED_BYTES = 600_000_000
+_KERNEL_PACKAGES = re.compile(r"linux-image-[a-z0-9][a-z0-9.+-]*")
 _TOOLS = {
     "apt-get": "apt",
     "bash": "bash",
@@ -57,70 +57,22 @@ _TOOLS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class VmBase:
-    """A finished image; `reused` says that nothing had to be built."""
-
-    key: str
-    directory: Path
-    manifest: VmManifest
-    reused: bool
-
-    @property
-    def kernel(self) -> Path:
-        return self.directory / "vmlinuz"
-
-    @property
-    def initrd(self) -> Path:
-        return self.directory / "initrd.img"
-
-    @property
-    def root(self) -> Path:
-        return self.directory / "root.erofs"
-
-
-def find_vm_base(data_root: Path, key: str) -> VmBase | None:
-    """A finished image by its key, or None."""
-    directory = data_root / "vm" / key
-    try:
-        manifest = parse_manifest((directory / "manifest.json").read_bytes())
-    except (OSError, ValueError, KeyError, TypeError):
+def _find_current(
+    data_root: Path, digests: Mapping[str, str], init: bytes, *, name: str = DEFAULT_VM_IMAGE, kernel_package: str
+) -> VmBase | None:
+    """The named image, if this builder would make it again from the package versions that it has; needs no network."""
+    found = find_named(data_root, name)
+    if found is None or found.manifest.kernel_package != kernel_package:
         return None
-    found = VmBase(key, directory, manifest, reused=True)
-    return found if all(path.is_file() for path in (found.kernel, found.initrd, found.root)) else None
+    again = recipe_hash(found.manifest.packages, digests, init=init, kernel=kernel_package)
+    return found if found.key == again else None
 
 
-def find_current_vm_base(data_root: Path) -> VmBase | None:
-    """The image that was built last, whatever it was made from, or None."""
-    key = find_current_key(data_root / "vm")
-    return find_vm_base(data_root, key) if key else None
-
-
-def describe(base: VmBase) -> VmImage:
-    """The image as the rest of the engine sees it."""
-    return VmImage(
-        id=base.key,
-        directory=base.directory,
-        kernel_release=base.manifest.kernel_release,
-        created_s=base.manifest.epoch_s,
-        size_bytes=sum(path.stat().st_size for path in (base.kernel, base.initrd, base.root)),
-    )
-
-
-def _find_current(data_root: Path, digests: Mapping[str, str], init: bytes) -> VmBase | None:
-    """The newest image, if this builder would make it again from the package versions that it has; needs no network."""
-    found = find_current_vm_base(data_root)
-    if found is None or found.key != recipe_hash(found.manifest.packages, digests, init=init):
-        return None
-    return found
-
-
-def _resolve(apt: PrivateApt) -> tuple[list[Package], str]:
+def _resolve(apt: PrivateApt, kernel_package: str) -> tuple[list[Package], str]:
     """All packages, and the name of the one with the kernel."""
-    image = kernel.image_package(debian.show_field(apt, KERNEL_PACKAGE, "Depends"))
-    packages = debian.resolve(
-        apt, closed=CLOSED_PACKAGES, alone=(*LONE_PACKAGES, image), without=(*UNWANTED_PACKAGES, KERNEL_PACKAGE)
-    )
+    image = kernel.image_package(kernel_package, debian.show_field(apt, kernel_package, "Depends"))
+    unwanted = {*UNWANTED_PACKAGES, kernel_package} - {image}
+    packages = debian.resolve(apt, closed=CLOSED_PACKAGES, alone=(*LONE_PACKAGES, image), without=sorted(unwanted))
     return packages, image
 
 
@@ -130,6 +82,7 @@ def _make(
     packages: list[Package],
     *,
     image: str,
+    kernel_package: str,
     key: str,
     init: bytes,
     extra_files: Mapping[str, Path],
@@ -146,7 +99,7 @@ def _make(
             debian.unpack(apt, package, kernel_tree, exclude=EXCLUDED_FILES)
     linux = kernel.KernelTree(kernel_tree)
     modules = linux.modules(MODULES)
-    shutil.copyfile(linux.image, work / "vmlinuz")
+    shutil.copyfile(linux.image, work / KERNEL)
     shutil.rmtree(kernel_tree)
     progress("unpacking packages", 0.5)
     rootfs.make_tree(apt, [package for package in packages if package.name != image], root)
@@ -155,15 +108,15 @@ def _make(
     progress("compiling Python", 0.6)
     rootfs.compile_python(root, ["/silo"])
     manifest = VmManifest(
-        key, epoch_s, linux.release, tuple(packages), tuple(module.name for module in modules), digests
+        key, epoch_s, linux.release, tuple(packages), tuple(module.name for module in modules), digests, kernel_package
     )
     for place in (root / rootfs.MANIFEST_FILE.lstrip("/"), work / "manifest.json"):
         place.write_bytes(manifest.as_json())
     progress("packing", 0.9)
-    with open(work / "initrd.img", "wb") as stream:
+    with open(work / INITRD, "wb") as stream:
         busybox = (root / rootfs.BUSYBOX).read_bytes()
         write_cpio(stream, initrd_entries(init, busybox, modules), time_s=epoch_s)
-    rootfs.pack(work / "root.erofs", root, epoch_s=epoch_s, uuid=str(uuid.UUID(key[:32])))
+    rootfs.pack(work / ROOT, root, epoch_s=epoch_s, uuid=str(uuid.UUID(key[:32])))
     shutil.rmtree(root)
 
 
@@ -171,32 +124,38 @@ def build_vm_base(
     data_root: Path,
     *,
     extra_files: Mapping[str, Path],
+    name: str = DEFAULT_VM_IMAGE,
+    kernel_package: str = KERNEL_PACKAGE,
     refresh: bool = False,
     progress: Progress = no_progress,
 ) -> VmBase:
-    """Build the image below `data_root`, or return the one that is there.
+    """Build the image `name` below `data_root` with a kernel of Debian's, or return the one that is there.
 
     `extra_files` maps absolute paths in the root to files of the host (such as the agent). With `refresh` Debian is asked for
     newer packages first; without, an image made by this same builder is returned without any network. Blocks for about half a
     minute. Raises InvalidRequest, AccessDenied, ToolMissing, NoSpace, Unavailable (network), CommandFailed, HostError.
     """
     check_places(extra_files)
+    link = link_of(name)
+    if not _KERNEL_PACKAGES.fullmatch(kernel_package):
+        raise InvalidRequest(f"{kernel_package!r} is no kernel of Debian's", hint=f"such as {KERNEL_PACKAGE}")
     check_host(data_root, what="the utility VM", tools=_TOOLS, needed_bytes=NEEDED_BYTES)
     digests = hash_files(extra_files)
     init = INIT.read_bytes()
     images = data_root / "vm"
     with only_builder(images):
-        found = None if refresh else _find_current(data_root, digests, init)
+        found = None if refresh else _find_current(data_root, digests, init, name=name, kernel_package=kernel_package)
         if found is not None:
             return found
         progress("reading the package index", 0.0)
         apt = debian.open_apt(data_root / "cache/vm")
         debian.update_index(apt)
-        packages, image = _resolve(apt)
-        key = recipe_hash(packages, digests, init=init)
+        packages, image = _resolve(apt, kernel_package)
+        key = recipe_hash(packages, digests, init=init, kernel=kernel_package)
         found = find_vm_base(data_root, key)
         if found is not None:
-            point_to(images, key)
+            point_to(images, key, link)
+            remove_unnamed(images)
             return found
         progress("downloading packages", 0.1)
         debian.download(apt, packages)
@@ -206,6 +165,7 @@ def build_vm_base(
                 apt,
                 packages,
                 image=image,
+                kernel_package=kernel_package,
                 key=key,
                 init=init,
                 extra_files=extra_files,
@@ -213,8 +173,9 @@ def build_vm_base(
                 progress=progress,
             )
             publish(work, images, key)
-        point_to(images, key)
-        remove_outdated(images, key, apt.debs, {package.file for package in packages})
+        point_to(images, key, link)
+        remove_unnamed(images)
+        remove_unused(apt.debs, {package.file for package in packages})
         progress("done", 1.0)
     built = find_vm_base(data_root, key)
     if built is None:

@@ -21,7 +21,6 @@ from pathlib import Path
 from silo.errors import HostError
 
 _MODULES = "usr/lib/modules"
-_META_PACKAGE = "linux-image-amd64"
 # ELF64, little endian: e_shoff, then e_shentsize e_shnum e_shstrndx; a section header's sh_name, sh_offset, sh_size.
 _ELF_MAGIC = b"\x7fELF\x02\x01"
 _SECTIONS_AT = 0x28
@@ -41,12 +40,14 @@ def parse_depends(text: str) -> list[str]:
     return [row.split("(")[0].split("|")[0].strip() for row in text.split(",") if row.strip()]
 
 
-def image_package(meta_depends: str) -> str:
-    """The package of the real kernel that linux-image-amd64 depends on. Raises HostError."""
-    names = [name for name in parse_depends(meta_depends) if name.startswith("linux-image-")]
-    if len(names) != 1:
-        raise HostError(f"{_META_PACKAGE} names no kernel", details=meta_depends)
-    return names[0]
+def image_package(package: str, depends: str) -> str:
+    """The package with the kernel proper: what `package` depends on (as linux-image-amd64 does), or itself. Raises HostError."""
+    names = [name for name in parse_depends(depends) if name.startswith("linux-image-")]
+    if len(names) == 1:
+        return names[0]
+    if not names and package.removeprefix("linux-image-")[:1].isdigit():
+        return package
+    raise HostError(f"{package} names no kernel", details=depends)
 
 
 def canonical(name: str) -> str:

@@ -6,16 +6,20 @@ import datetime
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from silo.debian.packages import Package
-from silo.isolation.vm.base.recipe import BUILDER_VERSION
+from silo.isolation.vm.base.recipe import BUILDER_VERSION, KERNEL_PACKAGE
 
 _TIME = "%Y-%m-%dT%H:%M:%SZ"
 
 
 @dataclass(frozen=True, slots=True)
 class VmManifest:
-    """What an image consists of. `modules` are in loading order; `extra_files` maps paths in the root to SHA-256."""
+    """What an image consists of. `modules` are in loading order; `extra_files` maps paths in the root to SHA-256.
+
+    `kernel_package` is what the builder was asked for. An image that a user brought has no packages, modules and extra files.
+    """
 
     key: str
     epoch_s: int
@@ -23,10 +27,11 @@ class VmManifest:
     packages: tuple[Package, ...]
     modules: tuple[str, ...]
     extra_files: Mapping[str, str]
+    kernel_package: str = KERNEL_PACKAGE
 
     def as_json(self) -> bytes:
         """The manifest as stored: stable bytes for equal contents."""
-        document = {
+        document: dict[str, Any] = {
             "key": self.key,
             "builder": BUILDER_VERSION,
             "created": datetime.datetime.fromtimestamp(self.epoch_s, datetime.UTC).strftime(_TIME),
@@ -38,6 +43,8 @@ class VmManifest:
             ],
             "extra_files": [{"path": path, "sha256": digest} for path, digest in sorted(self.extra_files.items())],
         }
+        if self.kernel_package != KERNEL_PACKAGE:
+            document["kernel_package"] = self.kernel_package
         return (json.dumps(document, indent=1, ensure_ascii=True) + "\n").encode("ascii")
 
 
@@ -55,4 +62,5 @@ def parse_manifest(data: bytes) -> VmManifest:
         ),
         modules=tuple(str(name) for name in document["modules"]),
         extra_files={row["path"]: row["sha256"] for row in document["extra_files"]},
+        kernel_package=str(document.get("kernel_package", KERNEL_PACKAGE)),
     )

@@ -16,7 +16,8 @@ BUILDER_VERSION = 1
 """Raise it with every change of this package that changes the image."""
 
 KERNEL_PACKAGE = "linux-image-amd64"
-"""Depends on the kernel proper. Not the flavour "cloud", which lacks 9p (live folders of the host), VMGENID and DRM."""
+"""Depends on the kernel proper; the one that an image gets unless another is asked for. Not the flavour "cloud", which lacks
+9p (live folders of the host), VMGENID and DRM."""
 
 CLOSED_PACKAGES = ("crun", "e2fsprogs", "libpython3-stdlib", "python3-minimal")
 """Unpacked with everything that they depend on: the agent's Python, what runs containers, and mkfs.ext4 for their disks."""
@@ -120,9 +121,11 @@ PMEM_ALIGNMENT = 2 << 20
 """root.erofs is padded to a multiple of this: Linux gives memory to a pmem device in sections of 2 MiB."""
 
 
-def recipe_hash(packages: Iterable[Package], extra_files: Mapping[str, str], *, init: bytes) -> str:
-    """The name of an image: SHA-256 of the recipe, the packages, init.sh, and extra files (path → their own SHA-256)."""
-    inputs = {
+def recipe_hash(
+    packages: Iterable[Package], extra_files: Mapping[str, str], *, init: bytes, kernel: str = KERNEL_PACKAGE
+) -> str:
+    """The key of an image: SHA-256 of the recipe, the packages, init.sh, and extra files (path → their own SHA-256)."""
+    inputs: dict[str, object] = {
         "builder": BUILDER_VERSION,
         "packages": sorted([row.name, row.version, row.architecture, row.sha256] for row in packages),
         "extra_files": dict(sorted(extra_files.items())),
@@ -132,4 +135,6 @@ def recipe_hash(packages: Iterable[Package], extra_files: Mapping[str, str], *, 
         "accounts": ACCOUNTS,
         "init": hashlib.sha256(init).hexdigest(),
     }
+    if kernel != KERNEL_PACKAGE:
+        inputs["kernel"] = kernel
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()

@@ -18,38 +18,34 @@ from silo.errors import ToolMissing, Unavailable
 from silo.isolation.vm.accelerator import kvm_group
 from silo.isolation.vm.command import Accelerator
 from silo.isolation.vm.jail import Jail
-from silo.isolation.vm.machine import at_directory
+from silo.isolation.vm.machine import at_directory, enter_groups
 from silo.isolation.vm.process import Process, child_of
 from silo.isolation.vm.whole.command import (
     FIRMWARE_CODE,
     FIRMWARE_PLACE,
     FIRMWARE_VARIABLES,
-    Firmware,
     WholeDescriptors,
     WholeMachine,
     build_whole,
 )
 from silo.isolation.vm.whole.disk import OpenDisk, ensure_overlay, opened
-from silo.isolation.vm.whole.launch import RunningQemu, in_cgroup, start_jailed, start_tpm
+from silo.isolation.vm.whole.launch import RunningQemu, start_jailed, start_tpm
+from silo.model.disk_guest import Firmware
 
 LISTENERS = ("monitor.sock", "agent.sock", "serial.sock")
 
 
 @dataclass(frozen=True, slots=True)
 class WholePlan:
-    """`store` and `directory` exist; see the module. `uid` is this machine's own. `disk_format` is "" or a DiskFormat.
+    """`store` and `directory` exist; see guest.py. `uid` is this machine's own.
 
-    `cgroup_files` are what QEMU and swtpm write "0" to, to enter their control groups. `persist` lets the guest write to `disk`
-    itself.
+    `cgroup_files` are what QEMU and swtpm write "0" to, to enter their control groups.
     """
 
-    disk: Path
+    machine: WholeMachine
     store: Path
     directory: Path
     uid: int
-    machine: WholeMachine
-    disk_format: str = ""
-    persist: bool = False
     cgroup_files: tuple[str, ...] = ()
 
 
@@ -91,24 +87,24 @@ async def start_programs(
     with contextlib.ExitStack() as kept:
         overlay = variables = tpm = -1
         files: dict[str, Path] = {}
-        if not plan.persist:
+        if not machine.disk.persist:
             overlay = kept.enter_context(opened(await asyncio.to_thread(ensure_overlay, plan.store, disk)))
-        if machine.firmware is Firmware.UEFI:
+        if machine.disk.firmware is Firmware.UEFI:
             variables = kept.enter_context(opened(_ensure_variables(plan.store)))
             files[FIRMWARE_PLACE] = FIRMWARE_CODE
         tpm_parent = 0
 
         def enter(argv: tuple[str, ...]) -> tuple[str, ...]:
-            return in_cgroup(argv, plan.cgroup_files)
+            return (*enter_groups(plan.cgroup_files), *argv)
 
-        if machine.tpm:
+        if machine.disk.tpm:
             tpm_parent, tpm_end = await start_tpm(plan.directory, plan.store / "tpm", uid=plan.uid, wrap=enter)
             tpm = kept.enter_context(tpm_end).fileno()
 
         def build(ends: Mapping[str, int]) -> tuple[str, ...]:
             monitor, agent, serial = (ends[name] for name in LISTENERS)
             every = WholeDescriptors(monitor, agent, serial, disk.descriptor, overlay, variables, tpm, tap)
-            return build_whole(machine, disk.format, every)
+            return build_whole(machine, every)
 
         passed = [number for number in (disk.descriptor, overlay, variables, tpm, tap) if number >= 0]
         group = kvm_group() if machine.accelerator is Accelerator.KVM else None

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 
 from silo.isolation.vm.command import Accelerator
 from silo.isolation.vm.jail import QEMU
+from silo.model.disk_guest import DiskBus, DiskFormat, DiskGuest, Firmware, NetworkCard
 
 AGENT_PORT = "org.qemu.guest_agent.0"
 BALLOON_ID, NIC_ID, DISK_NODE = "balloon", "nic0", "disk"
@@ -30,44 +30,15 @@ _DISK_SET, _OVERLAY_SET, _VARIABLES_SET = 1, 2, 3
 DISK_IN_JAIL = f"/dev/fdset/{_DISK_SET}"
 
 
-class DiskFormat(StrEnum):
-    """QEMU's names of the formats."""
-
-    RAW = "raw"
-    QCOW2 = "qcow2"
-    VHDX = "vhdx"
-    VMDK = "vmdk"
-
-
-class Firmware(StrEnum):
-    BIOS = "bios"
-    UEFI = "uefi"
-
-
-class DiskBus(StrEnum):
-    """SATA is for systems that have no virtio drivers when they start."""
-
-    VIRTIO = "virtio"
-    SATA = "sata"
-
-
-class NicModel(StrEnum):
-    VIRTIO = "virtio"
-    E1000 = "e1000"
-
-
 @dataclass(frozen=True, slots=True)
 class WholeMachine:
-    """What the user may choose. `local_time`: the clock of the machine shows the host's local time, as Windows expects."""
+    """A machine for a disk. `local_time`: its clock shows the host's local time, as Windows expects."""
 
+    disk: DiskGuest
     memory_bytes: int
     accelerator: Accelerator
     processors: int = 1
-    firmware: Firmware = Firmware.BIOS
-    bus: DiskBus = DiskBus.VIRTIO
-    nic: NicModel = NicModel.VIRTIO
     mac: str = ""
-    tpm: bool = False
     local_time: bool = False
 
 
@@ -93,7 +64,7 @@ class WholeDescriptors:
         return tuple(descriptor for descriptor in every if descriptor >= 0)
 
 
-def build_whole(machine: WholeMachine, disk_format: DiskFormat, descriptors: WholeDescriptors) -> tuple[str, ...]:
+def build_whole(machine: WholeMachine, descriptors: WholeDescriptors) -> tuple[str, ...]:
     """The words of a machine that waits for `cont` on its monitor."""
     words = [QEMU, "-nodefaults", "-no-user-config", "-name", "silo,process=silo-vm", "-S", "-sandbox", _SANDBOX]
     words += ["-M", _board(machine), "-accel", machine.accelerator.value]
@@ -108,8 +79,8 @@ def build_whole(machine: WholeMachine, disk_format: DiskFormat, descriptors: Who
     words += ["-device", "virtio-rng-pci", "-device", f"virtio-balloon-pci,id={BALLOON_ID}"]
     # A screen that nobody listens for: connections are handed over on the monitor, one by one. Tablet: pointers that agree.
     words += ["-vnc", "none", "-device", "VGA", "-device", "qemu-xhci", "-device", "usb-tablet"]
-    words += _disk(machine, disk_format, descriptors)
-    words += _firmware(descriptors.variables) if machine.firmware is Firmware.UEFI else []
+    words += _disk(machine.disk, descriptors)
+    words += _firmware(descriptors.variables) if machine.disk.firmware is Firmware.UEFI else []
     words += _network(machine, descriptors.tap)
     if descriptors.tpm >= 0:
         words += ["-chardev", f"socket,id=tpm,fd={descriptors.tpm}", "-tpmdev", "emulator,id=tpm0,chardev=tpm"]
@@ -125,8 +96,8 @@ def build_look(disk_format: DiskFormat, monitor: int, disk: int) -> tuple[str, .
 
 
 def _board(machine: WholeMachine) -> str:
-    words = ["q35", "hpet=off", "vmport=off", "usb=off", f"sata={'on' if machine.bus is DiskBus.SATA else 'off'}"]
-    if machine.firmware is Firmware.UEFI:
+    words = ["q35", "hpet=off", "vmport=off", "usb=off", f"sata={'on' if machine.disk.bus is DiskBus.SATA else 'off'}"]
+    if machine.disk.firmware is Firmware.UEFI:
         words += ["pflash0=firmware", "pflash1=variables"]
     return ",".join(words)
 
@@ -152,15 +123,15 @@ def _user_disk(disk_format: DiskFormat, name: str, *, read_only: bool) -> list[s
     return words + _block(disk_format.value, name, read_only=read_only, file=f"{name}-file", **backing)
 
 
-def _disk(machine: WholeMachine, disk_format: DiskFormat, descriptors: WholeDescriptors) -> list[str]:
+def _disk(disk: DiskGuest, descriptors: WholeDescriptors) -> list[str]:
     words = _descriptor(descriptors.disk, _DISK_SET)
     if descriptors.overlay < 0:
-        words += _user_disk(disk_format, DISK_NODE, read_only=False)
+        words += _user_disk(disk.format, DISK_NODE, read_only=False)
     else:
-        words += _user_disk(disk_format, "base", read_only=True) + _descriptor(descriptors.overlay, _OVERLAY_SET)
+        words += _user_disk(disk.format, "base", read_only=True) + _descriptor(descriptors.overlay, _OVERLAY_SET)
         words += _block("file", "overlay", read_only=False, filename=f"/dev/fdset/{_OVERLAY_SET}")
         words += _block("qcow2", DISK_NODE, read_only=False, file="overlay", backing="base")
-    device = "virtio-blk-pci" if machine.bus is DiskBus.VIRTIO else "ide-hd,bus=ide.0"
+    device = "virtio-blk-pci" if disk.bus is DiskBus.VIRTIO else "ide-hd,bus=ide.0"
     return [*words, "-device", f"{device},drive={DISK_NODE},id=disk0,bootindex=0"]
 
 
@@ -173,7 +144,7 @@ def _firmware(variables: int) -> list[str]:
 
 def _network(machine: WholeMachine, tap: int) -> list[str]:
     backend = f"tap,id=net0,fd={tap}" if tap >= 0 else f"hubport,id=net0,hubid={HUB}"
-    device = "virtio-net-pci" if machine.nic is NicModel.VIRTIO else "e1000"
+    device = "virtio-net-pci" if machine.disk.nic is NetworkCard.VIRTIO else "e1000"
     address = f",mac={machine.mac}" if machine.mac else ""
     # romfile: nothing is booted from the network
     return ["-netdev", backend, "-device", f"{device},netdev=net0,id={NIC_ID},romfile={address}"]

@@ -26,9 +26,10 @@ from silo.errors import AccessDenied, Conflict, GuestError, HostError, InvalidRe
 from silo.host.durable import host_error
 from silo.host.run import run
 from silo.isolation.vm.jail import Jail
-from silo.isolation.vm.whole.command import DISK_IN_JAIL, DISK_NODE, DiskFormat, build_look
-from silo.isolation.vm.whole.headers import HEAD_BYTES, choose_format, parse_format
+from silo.isolation.vm.whole.command import DISK_IN_JAIL, DISK_NODE, build_look
+from silo.isolation.vm.whole.headers import HEAD_BYTES, check_head
 from silo.isolation.vm.whole.launch import limited, start_jailed
+from silo.model.disk_guest import DiskFormat, DiskGuest
 
 LOOK_LIMIT_S = 15
 LOOK_MEMORY_BYTES = 1 << 30
@@ -68,17 +69,17 @@ class OpenDisk:
             self.descriptor = -1
 
 
-async def open_disk(path: Path, *, uid: int, asked_format: str = "", persist: bool = False) -> OpenDisk:
-    """The user's file, looked at and locked; `uid` is the machine's own, `asked_format` "" or a DiskFormat.
+async def open_disk(disk: DiskGuest, *, uid: int) -> OpenDisk:
+    """The user's file, looked at and locked; `uid` is the machine's own.
 
     Many machines may run over one file, one alone may write to it. Raises NotFound, InvalidRequest with the way out, Conflict.
     """
-    asked = parse_format(asked_format)
+    path, disk_format, persist = disk.path, disk.format, disk.persist
     with contextlib.ExitStack() as kept, contextlib.ExitStack() as undo:
         descriptor = _open(path, persist=persist)
         kept.callback(os.close, descriptor)
         head, length = os.pread(descriptor, HEAD_BYTES, 0), os.fstat(descriptor).st_size
-        disk_format = choose_format(head, length, asked, str(path))
+        check_head(head, length, disk_format, str(path))
         # QEMU takes a descriptor of the very mode that it wants to open with
         reading = os.open(f"/proc/self/fd/{descriptor}", os.O_RDONLY | os.O_CLOEXEC)
         undo.callback(os.close, reading)

@@ -82,7 +82,7 @@ class WholeGuest:
         about the disk, HostError with QEMU's complaint; nothing runs then.
         """
         async with contextlib.AsyncExitStack() as undo:
-            disk = await open_disk(plan.disk, uid=plan.uid, asked_format=plan.disk_format, persist=plan.persist)
+            disk = await open_disk(plan.machine.disk, uid=plan.uid)
             with contextlib.closing(disk):
                 events = Events()
                 qemu, tpm = await start_programs(plan, disk, tap, events)

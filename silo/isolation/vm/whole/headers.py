@@ -1,4 +1,4 @@
-"""What the first bytes of an untrusted disk say, before any program opens it: its format, and what rules it out. Pure.
+"""What the first bytes of an untrusted disk say before any program opens it: do they fit its format, what rules it out? Pure.
 
 Sources: QEMU's docs/interop/qcow2.txt; the VMDK 5.0 specification; MS-VHDX; UEFI 2.10, 5.3 (GPT) and 5.2.1 (MBR).
 """
@@ -8,12 +8,13 @@ from __future__ import annotations
 import struct
 
 from silo.errors import InvalidRequest
-from silo.isolation.vm.whole.command import DiskFormat
+from silo.model.disk_guest import DiskFormat
 
 HEAD_BYTES = 65536
 _SECTOR = 512
 _QCOW2_HEAD = struct.Struct(">4sIQI4xQI")
 _CORRUPT, _EXTERNAL_DATA = 1 << 1, 1 << 2
+_MAGIC = {DiskFormat.QCOW2: b"QFI\xfb", DiskFormat.VHDX: b"vhdxfile", DiskFormat.VMDK: b"KDMV"}
 _KNOWN_OTHERS = (
     (b"# Disk DescriptorFile", 0, "the description of a VMDK whose contents lie in other files"),
     (b"COWD", 0, "a VMDK of an old ESX"),
@@ -27,66 +28,47 @@ _KNOWN_OTHERS = (
     (b"PK\x03\x04", 0, "a ZIP archive"),
 )
 _CONVERT = "make one that stands alone: qemu-img convert -O qcow2 FILE NEW.qcow2"
+_FORMATS = f"--disk-format {'|'.join(DiskFormat)}; qemu-img convert -O qcow2 makes a disk of most others"
 
 
-def parse_format(name: str) -> DiskFormat | None:
-    """A user's word; "" is None: to be seen from the disk. Raises InvalidRequest."""
-    if not name:
-        return None
-    try:
-        return DiskFormat(name)
-    except ValueError:
-        known = ", ".join(DiskFormat)
-        raise InvalidRequest(f"{name!r} is no format of a disk", hint=f"there are {known}") from None
+def check_head(untrusted_head: bytes, size_bytes: int, disk_format: DiskFormat, name: str) -> None:
+    """Whether this can be a disk of this format; `name` is the file's, for messages. Raises InvalidRequest with the way out.
 
-
-def choose_format(untrusted_head: bytes, size_bytes: int, asked: DiskFormat | None, name: str) -> DiskFormat:
-    """The format that QEMU is told, `name` being the file's for messages. Raises InvalidRequest with the way out.
-
-    A disk that is asked to be raw is raw: whoever wrote to it as such may have written any other format's first bytes.
+    The format is never guessed: a guest may have written any other format's first bytes to its raw disk.
     """
     if size_bytes == 0:
         raise InvalidRequest(f"{name} is empty, not a disk")
-    if asked is DiskFormat.RAW:
-        _check_raw_size(size_bytes, name)
-        return DiskFormat.RAW
-    found = _find_format(untrusted_head)
-    if asked is not None and found is not asked:
-        raise InvalidRequest(f"{name} is no {asked.value} disk", details=f"it looks like {found or 'none'}")
-    if found is None:
-        _refuse_known_others(untrusted_head, name)
-        raise InvalidRequest(
-            f"{name} is no disk that can be recognised",
-            details="neither qcow2, vhdx, vmdk nor a partition table",
-            hint="a raw disk without one has to be named as raw",
-        )
-    if found is DiskFormat.RAW:
-        _check_raw_size(size_bytes, name)
-    if found is DiskFormat.QCOW2:
+    if disk_format is DiskFormat.RAW:
+        _check_raw(untrusted_head, size_bytes, name)
+    elif not untrusted_head.startswith(_MAGIC[disk_format]):
+        raise InvalidRequest(f"{name} is no {disk_format} disk", details=_describe(untrusted_head), hint=_FORMATS)
+    if disk_format is DiskFormat.QCOW2:
         _check_qcow2(untrusted_head, name)
-    return found
 
 
-def _find_format(untrusted_head: bytes) -> DiskFormat | None:
-    if untrusted_head.startswith(b"QFI\xfb"):
-        return DiskFormat.QCOW2
-    if untrusted_head.startswith(b"vhdxfile"):
-        return DiskFormat.VHDX
-    if untrusted_head.startswith(b"KDMV"):
-        return DiskFormat.VMDK
-    is_iso = untrusted_head[0x8001:0x8006] == b"CD001"
-    has_gpt = any(untrusted_head[sector : sector + 8] == b"EFI PART" for sector in (512, 4096))
-    has_boot_code = untrusted_head[510:512] == b"\x55\xaa"
-    return DiskFormat.RAW if (has_gpt or has_boot_code) and not is_iso else None
-
-
-def _refuse_known_others(untrusted_head: bytes, name: str) -> None:
+def _describe(untrusted_head: bytes) -> str:
+    for disk_format, magic in _MAGIC.items():
+        if untrusted_head.startswith(magic):
+            return f"it looks like {disk_format}"
     for magic, offset, what in _KNOWN_OTHERS:
         if untrusted_head[offset : offset + len(magic)] == magic:
-            raise InvalidRequest(f"{name} is {what}, which cannot be run as it is", hint=_CONVERT)
+            return f"it looks like {what}"
+    return (
+        "it looks like a raw disk"
+        if _is_bootable(untrusted_head)
+        else "it has no partition table or boot sector either"
+    )
 
 
-def _check_raw_size(size_bytes: int, name: str) -> None:
+def _is_bootable(untrusted_head: bytes) -> bool:
+    has_gpt = any(untrusted_head[sector : sector + 8] == b"EFI PART" for sector in (512, 4096))
+    return has_gpt or untrusted_head[510:512] == b"\x55\xaa"
+
+
+def _check_raw(untrusted_head: bytes, size_bytes: int, name: str) -> None:
+    """Neither firmware starts a disk without a boot sector or a partition table."""
+    if not _is_bootable(untrusted_head):
+        raise InvalidRequest(f"{name} is no raw disk that could boot", details=_describe(untrusted_head), hint=_FORMATS)
     if size_bytes % _SECTOR:
         raise InvalidRequest(f"{name} is no raw disk: its size of {size_bytes} bytes is no whole number of sectors")
 

@@ -25,8 +25,6 @@ SWTPM = Path("/usr/bin/swtpm")
 _SWTPM_IN_JAIL, _TPM_STATE_IN_JAIL = "/guest/swtpm", "/guest/tpm"
 _QUIT_LIMIT_S = 2.0
 _LARGEST_LOG_BYTES = 1 << 20
-# The child enters the groups itself, before it becomes what it shall be; all that it starts is in them too.
-_ENTER = 'while [ "$1" != -- ]; do echo 0 > "$1" || exit 1; shift; done; shift; exec "$@"'
 
 Wrap = Callable[[tuple[str, ...]], tuple[str, ...]]
 """Puts words before a command's."""
@@ -111,10 +109,3 @@ def limited(argv: tuple[str, ...], *, memory_bytes: int, processor_s: int) -> tu
     """Pure: the command under limits that the kernel holds it to."""
     limits = (f"--as={memory_bytes}", f"--cpu={processor_s}", "--core=0", f"--fsize={_LARGEST_LOG_BYTES}")
     return ("prlimit", *limits, "--", *argv)
-
-
-def in_cgroup(argv: tuple[str, ...], entry_files: Sequence[str]) -> tuple[str, ...]:
-    """Pure: the command inside the control groups whose entry files are given."""
-    if not entry_files:
-        return argv
-    return ("sh", "-c", _ENTER, "enter", *entry_files, "--", *argv)

@@ -10,7 +10,7 @@ from silo.errors import Conflict, InvalidRequest
 from silo.isolation.process.joining import join_namespaces
 from silo.model.container import Namespaces
 from silo.model.runtime import ContainerPlan
-from tests.unit.isolation.process.test_spec import plan
+from tests.unit.isolation.test_spec import plan
 
 
 @dataclass

@@ -13,7 +13,7 @@ from silo.model.container import Namespaces, Resources, Ulimit
 from silo.model.mount import MountKind, PlannedMount
 from silo.model.platform import PersonalityName
 from silo.model.runtime import LaunchPlan, ProcessPlan
-from tests.unit.isolation.process.test_spec import plan
+from tests.unit.isolation.test_spec import plan
 
 
 def windows(name: str = "BOX", **fields: Any) -> Any:

@@ -32,8 +32,9 @@ def test_key_depends_on_every_input() -> None:
         recipe.recipe_hash([CRUN], AGENT, init=b"a"),
         recipe.recipe_hash([CRUN, LIBC], {"/silo/agent": "34" * 32}, init=b"a"),
         recipe.recipe_hash([CRUN, LIBC], AGENT, init=b"b"),
+        recipe.recipe_hash([CRUN, LIBC], AGENT, init=b"a", kernel="linux-image-rt-amd64"),
     ]
-    assert len({key, *others}) == 4
+    assert len({key, *others}) == 5
 
 
 def test_manifest_survives_storing() -> None:
@@ -44,6 +45,9 @@ def test_manifest_survives_storing() -> None:
     assert recipe.recipe_hash(again.packages, again.extra_files, init=b"") == recipe.recipe_hash(
         [CRUN, LIBC], AGENT, init=b""
     )
+    other = VmManifest("k", 1, "6.12.1-rt-amd64", (CRUN,), (), AGENT, "linux-image-rt-amd64")
+    assert parse_manifest(other.as_json()).kernel_package == "linux-image-rt-amd64"
+    assert again.kernel_package == recipe.KERNEL_PACKAGE and b"kernel_package" not in stored
     with pytest.raises(ValueError, match="Expecting"):
         parse_manifest(b"")
 
@@ -127,6 +131,9 @@ def test_a_damaged_result_is_not_reused(tmp_path: Path) -> None:
     found = build.find_vm_base(tmp_path, key)
     assert found is not None
     assert found.reused
-    assert build._find_current(tmp_path, AGENT, b"i") == found
-    assert build._find_current(tmp_path, AGENT, b"another init.sh") is None
-    assert build._find_current(tmp_path, {}, b"i") is None
+    usual = recipe.KERNEL_PACKAGE
+    assert build._find_current(tmp_path, AGENT, b"i", kernel_package=usual) == found
+    assert build._find_current(tmp_path, AGENT, b"another init.sh", kernel_package=usual) is None
+    assert build._find_current(tmp_path, {}, b"i", kernel_package=usual) is None
+    assert build._find_current(tmp_path, AGENT, b"i", kernel_package="linux-image-rt-amd64") is None
+    assert build._find_current(tmp_path, AGENT, b"i", name="rt", kernel_package=usual) is None

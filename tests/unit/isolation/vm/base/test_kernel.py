@@ -81,6 +81,8 @@ def test_a_package_without_kernel_is_refused(tmp_path: Path) -> None:
 
 def test_the_real_kernel_is_named_by_the_meta_package() -> None:
     name = "linux-image-6.12.117+deb13-amd64"
-    assert kernel.image_package(f"{name} (= 6.12.117-1), linux-base | other") == name
-    with pytest.raises(HostError):
-        kernel.image_package("linux-base")
+    assert kernel.image_package("linux-image-amd64", f"{name} (= 6.12.117-1), linux-base | other") == name
+    assert kernel.image_package(name, "kmod, linux-base (>= 4.3)") == name
+    for package in ("linux-image-amd64", "linux-base"):
+        with pytest.raises(HostError, match=f"{package} names no kernel"):
+            kernel.image_package(package, "linux-base")

@@ -6,17 +6,19 @@ import asyncio
 import subprocess
 from pathlib import Path
 
+from silo.isolation.vm.machine import enter_groups
 from silo.isolation.vm.process import Process
-from silo.isolation.vm.whole.launch import in_cgroup, limited
+from silo.isolation.vm.whole.launch import limited
 
 
 def test_a_command_enters_its_groups_itself(tmp_path: Path) -> None:
-    files = [tmp_path / "a b", tmp_path / "c"]
-    assert in_cgroup(("true",), ()) == ("true",)
-    words = in_cgroup(("printf", "%s|", "x y", "$z"), tuple(map(str, files)))
+    files = [tmp_path / "b", tmp_path / "c"]
+    assert enter_groups(()) == ()
+    words = (*enter_groups(tuple(map(str, files))), "printf", "%s|", "x y", "$z")
     done = subprocess.run(words, capture_output=True, check=True)
     assert done.stdout == b"x y|$z|" and [file.read_text() for file in files] == ["0\n", "0\n"]
-    assert subprocess.run(in_cgroup(("true",), (str(tmp_path / "no" / "such"),)), capture_output=True).returncode == 1
+    wrong = (*enter_groups((str(tmp_path / "no/such"),)), "true")
+    assert subprocess.run(wrong, capture_output=True).returncode == 1
 
 
 def test_limits_are_the_kernels() -> None:

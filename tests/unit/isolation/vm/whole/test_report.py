@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from silo.errors import GuestError, InvalidRequest
-from silo.isolation.vm.whole.command import DISK_IN_JAIL, DiskFormat
+from silo.isolation.vm.whole.command import DISK_IN_JAIL
 from silo.isolation.vm.whole.disk import check_report
+from silo.model.disk_guest import DiskFormat
 
 GOOD = {"virtual-size": 1 << 30, "format": "vmdk", "filename": DISK_IN_JAIL}
 

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from silo.isolation.vm.command import Accelerator
-from silo.isolation.vm.whole.command import (
-    DiskBus,
-    DiskFormat,
-    Firmware,
-    NicModel,
-    WholeDescriptors,
-    WholeMachine,
-    build_look,
-    build_whole,
-)
+from silo.isolation.vm.whole.command import WholeDescriptors, WholeMachine, build_look, build_whole
+from silo.model.disk_guest import DiskBus, DiskFormat, DiskGuest, Firmware, NetworkCard
 
-MACHINE = WholeMachine(memory_bytes=512 << 20, accelerator=Accelerator.TCG)
+
+def machine(disk_format: DiskFormat = DiskFormat.RAW, **options: Any) -> WholeMachine:
+    """By BIOS; `options` are WholeMachine's and DiskGuest's."""
+    own = {name: options.pop(name) for name in WholeMachine.__slots__ if name in options}
+    disk = DiskGuest(path=Path("/disk"), format=disk_format, **{"firmware": Firmware.BIOS, **options})
+    return WholeMachine(**{"disk": disk, "memory_bytes": 512 << 20, "accelerator": Accelerator.TCG, **own})
+
+
 SNAPSHOT = WholeDescriptors(monitor=3, agent=4, serial=5, disk=6, overlay=7)
 PERSISTENT = WholeDescriptors(monitor=3, agent=4, serial=5, disk=6)
 
@@ -34,7 +34,7 @@ def nodes(words: tuple[str, ...]) -> dict[str, dict[str, Any]]:
 
 
 def test_the_whole_line_of_a_plain_machine() -> None:
-    assert build_whole(MACHINE, DiskFormat.QCOW2, SNAPSHOT) == (
+    assert build_whole(machine(DiskFormat.QCOW2), SNAPSHOT) == (
         *("/usr/bin/qemu-system-x86_64", "-nodefaults", "-no-user-config", "-name", "silo,process=silo-vm", "-S"),
         *("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"),
         *("-M", "q35,hpet=off,vmport=off,usb=off,sata=off", "-accel", "tcg", "-cpu", "max,-smap"),
@@ -63,7 +63,7 @@ def test_the_whole_line_of_a_plain_machine() -> None:
 
 @pytest.mark.parametrize("disk_format", list(DiskFormat))
 def test_the_users_disk_has_its_format_by_name_and_no_backing_file(disk_format: DiskFormat) -> None:
-    snapshot, persistent = (nodes(build_whole(MACHINE, disk_format, each)) for each in (SNAPSHOT, PERSISTENT))
+    snapshot, persistent = (nodes(build_whole(machine(disk_format), each)) for each in (SNAPSHOT, PERSISTENT))
     look = nodes(build_look(disk_format, 3, 6))
     for node, read_only in ((snapshot["base"], True), (persistent["disk"], False), (look["disk"], True)):
         assert (node["driver"], node["read-only"]) == (disk_format, read_only)
@@ -73,9 +73,8 @@ def test_the_users_disk_has_its_format_by_name_and_no_backing_file(disk_format: 
 
 
 def test_every_file_is_a_descriptor_but_the_firmware() -> None:
-    machine = WholeMachine(memory_bytes=1 << 30, accelerator=Accelerator.TCG, firmware=Firmware.UEFI, tpm=True)
     every = WholeDescriptors(monitor=3, agent=4, serial=5, disk=6, overlay=7, variables=8, tpm=9, tap=10)
-    words = build_whole(machine, DiskFormat.RAW, every)
+    words = build_whole(machine(firmware=Firmware.UEFI, tpm=True), every)
     names = {node["filename"] for node in nodes(words).values() if "filename" in node}
     assert names == {"/dev/fdset/1", "/dev/fdset/2", "/dev/fdset/3", "/guest/firmware.fd"}
     assert nodes(words)["firmware"]["read-only"] and not nodes(words)["variables"]["read-only"]
@@ -85,16 +84,8 @@ def test_every_file_is_a_descriptor_but_the_firmware() -> None:
 
 
 def test_a_system_without_drivers() -> None:
-    machine = WholeMachine(
-        memory_bytes=1 << 30,
-        accelerator=Accelerator.KVM,
-        processors=2,
-        bus=DiskBus.SATA,
-        nic=NicModel.E1000,
-        mac="02:00:00:00:00:07",
-        local_time=True,
-    )
-    words = build_whole(machine, DiskFormat.RAW, PERSISTENT)
+    wanted = {"bus": DiskBus.SATA, "nic": NetworkCard.E1000, "processors": 2, "local_time": True}
+    words = build_whole(machine(**wanted, accelerator=Accelerator.KVM, mac="02:00:00:00:00:07"), PERSISTENT)
     devices = after(words, "-device")
     assert "ide-hd,bus=ide.0,drive=disk,id=disk0,bootindex=0" in devices and "sata=on" in after(words, "-M")[0]
     assert "e1000,netdev=net0,id=nic0,romfile=,mac=02:00:00:00:00:07" in devices
@@ -103,15 +94,15 @@ def test_a_system_without_drivers() -> None:
 
 
 def test_tpm_and_tap_are_there_when_they_are_given() -> None:
-    words = build_whole(MACHINE, DiskFormat.RAW, WholeDescriptors(3, 4, 5, 6, tpm=9, tap=10))
+    words = build_whole(machine(), WholeDescriptors(3, 4, 5, 6, tpm=9, tap=10))
     assert "socket,id=tpm,fd=9" in after(words, "-chardev") and after(words, "-tpmdev") == [
         "emulator,id=tpm0,chardev=tpm"
     ]
     assert after(words, "-netdev") == ["tap,id=net0,fd=10"]
-    assert "-tpmdev" not in build_whole(MACHINE, DiskFormat.RAW, PERSISTENT)
+    assert "-tpmdev" not in build_whole(machine(), PERSISTENT)
 
 
 def test_a_machine_may_restart_itself_and_a_look_has_no_machine() -> None:
-    assert "-no-reboot" not in build_whole(MACHINE, DiskFormat.RAW, PERSISTENT)
+    assert "-no-reboot" not in build_whole(machine(), PERSISTENT)
     words = build_look(DiskFormat.VMDK, 3, 6)
     assert after(words, "-M") == ["none"] and "-sandbox" in words and "-device" not in words

@@ -7,7 +7,7 @@ import pytest
 from silo.errors import Unavailable
 from silo.host.cgroups import cgroup_parent
 from silo.isolation.process.record import Paths
-from silo.isolation.process.slots import COUNT, FIRST_ID, RANGE_SIZE, Slots
+from silo.isolation.slots import COUNT, FIRST_ID, RANGE_SIZE, Slots
 
 
 def test_ranges_do_not_overlap_and_are_reused_late() -> None:

@@ -16,9 +16,9 @@ from typing import TypedDict
 import msgspec
 
 from silo.host.seccomp import Filter, compile_filter
-from silo.isolation.process.record import write_private
-from silo.isolation.process.spec import Json
+from silo.isolation.run_files import write_private
 from silo.isolation.seccomp_profile import Profile, default_profile, parse_profile, select_rules
+from silo.isolation.spec import Json
 from silo.model.runtime import ContainerPlan
 
 _REMEMBERED = 64

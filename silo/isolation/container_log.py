@@ -1,4 +1,4 @@
-"""The keeper's side of a container's output: records appended to a log file that may never stop the container.
+"""Writing a container's log: records appended to a file that may never stop the container.
 
 Standard library only (the keeper runs without site-packages).
 """

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from silo.errors import InvalidRequest
-from silo.isolation.process.identity import Identity, load_identity, resolve_identity
+from silo.isolation.identity import Identity, load_identity, resolve_identity
 
 PASSWD = """root:x:0:0:root:/root:/bin/sh
 #c:x:1:1::/:

@@ -25,7 +25,7 @@ NLM_F_REQUEST, NLM_F_ACK, NLM_F_EXCL, NLM_F_CREATE, NLM_F_DUMP = 1, 4, 0x200, 0x
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK = 16, 17, 18
 RTM_NEWADDR, RTM_GETADDR = 20, 22
 RTM_NEWROUTE, RTM_GETROUTE = 24, 26
-IFF_UP = 1
+IFF_UP, IFF_NOARP = 1, 0x80
 NLA_F_NESTED = 0x8000
 NLA_TYPE_MASK = 0x3FFF
 
@@ -130,6 +130,12 @@ def create_link(*attributes: bytes, up: bool, about: str) -> Message:
 def change_link(*attributes: bytes, about: str, index: int = 0, up: bool = False) -> Message:
     """`up` brings it up; False leaves it as it is. Without an index the attributes hold IFLA_IFNAME."""
     return Message(RTM_NEWLINK, 0, link_body(*attributes, index=index, up=up), about)
+
+
+def silence_link(*, index: int, about: str) -> Message:
+    """Up, and answering no ARP: a device that others' frames only pass through."""
+    flags = IFF_UP | IFF_NOARP
+    return Message(RTM_NEWLINK, 0, _IFINFO.pack(socket.AF_UNSPEC, 0, 0, index, flags, flags), about)
 
 
 def port_settings(*, hairpin: bool, isolated: bool) -> bytes:

@@ -6,7 +6,7 @@ import ipaddress
 import socket
 import struct
 
-from silo.network import rtnetlink as rt
+from silo.host import rtnetlink as rt
 
 
 def test_attributes_are_padded_and_read_back() -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from silo.isolation.process import seccomp
-from silo.isolation.process.seccomp import SeccompSource
+from silo.isolation import seccomp
+from silo.isolation.seccomp import SeccompSource
 from silo.model.container import Namespaces
 from silo.model.platform import PersonalityName
 from silo.model.runtime import ContainerPlan, ProcessPlan, Rootfs

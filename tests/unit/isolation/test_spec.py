@@ -10,14 +10,14 @@ from typing import Any
 import msgspec
 import pytest
 
-from silo.isolation.process.identity import Identity
-from silo.isolation.process.spec import DeviceNode, SpecInputs, StagedMount, build_process, build_spec
+from silo.isolation.identity import Identity
+from silo.isolation.spec import DeviceNode, SpecInputs, StagedMount, build_process, build_spec
 from silo.model.container import Namespaces, Resources, Ulimit
 from silo.model.mount import MountKind
 from silo.model.platform import PersonalityName
 from silo.model.runtime import ContainerPlan, ProcessPlan, Rootfs
 
-GOLDEN = Path(__file__).parents[3] / "golden"
+GOLDEN = Path(__file__).parents[2] / "golden"
 
 OWN = {"user": "/proc/1/fd/7", "network": "/proc/1/fd/8", "ipc": "", "pid": "", "uts": "", "cgroup": ""}
 HOST_USER = {kind: "" for kind in OWN if kind != "user"}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from silo.isolation.process.keeper_output import LogWriter
+from silo.isolation.container_log import LogWriter
 from silo.model.log import parse_records
 
 

@@ -1,0 +1,79 @@
+"""Containers that are a whole disk with somebody's operating system: what they refuse, for nothing of ours runs inside."""
+
+from __future__ import annotations
+
+import stat
+
+from silo.errors import HostError, InvalidRequest, Unsupported
+from silo.model.container import ContainerConfig, ContainerRecord, Resources
+from silo.model.disk_guest import DiskGuest
+from silo.model.vm_image import VM_LABEL
+
+
+def check_disk(config: ContainerConfig, disk: DiskGuest) -> None:
+    """Raises Unsupported naming the option, InvalidRequest or HostError for the file."""
+    for option, given in (*_image_words(config), *_limits_inside(config.resources)):
+        if given:
+            raise Unsupported(
+                f"{option} is not supported with --disk",
+                details="the disk boots an operating system of its own, and no program of Silo's runs in it",
+            )
+    try:
+        status = disk.path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        raise InvalidRequest(f"--disk {disk.path}: there is no such file") from None
+    except OSError as error:
+        raise HostError(f"cannot look at the disk {disk.path}", details=error.strerror or "") from error
+    if not stat.S_ISREG(status.st_mode):
+        raise InvalidRequest(f"--disk {disk.path} is not a regular file")
+    if not status.st_size:
+        raise InvalidRequest(f"--disk {disk.path} is empty")
+
+
+def _image_words(config: ContainerConfig) -> tuple[tuple[str, bool], ...]:
+    """What is said to a program, to its files or to its kernel. Hostname and servers stay: DHCP and other containers use them."""
+    security = config.security
+    return (
+        ("a command", config.cmd is not None),
+        ("--entrypoint", config.entrypoint is not None),
+        ("--user", config.user is not None),
+        ("--workdir", config.working_dir is not None),
+        ("--env", bool(config.env)),
+        ("--init", config.init),
+        ("--group-add", bool(config.group_add)),
+        ("--stop-signal", bool(config.stop_signal)),
+        ("--health-cmd", config.healthcheck is not None and config.healthcheck.test != ("NONE",)),
+        ("--add-host", bool(config.extra_hosts)),
+        ("--read-only", config.read_only_root),
+        ("--volume", bool(config.mounts or config.volumes)),
+        ("--volumes-from", bool(config.volumes_from)),
+        ("--storage-opt", bool(config.storage_options)),
+        ("--sysctl", bool(config.sysctls)),
+        ("--privileged", security.privileged),
+        ("--cap-add", bool(security.cap_add)),
+        ("--cap-drop", bool(security.cap_drop)),
+        ("--security-opt", bool(security.options)),
+        ("--platform", bool(config.platform)),
+        ("--vm", VM_LABEL in config.labels),
+    )
+
+
+def _limits_inside(limits: Resources) -> tuple[tuple[str, bool], ...]:
+    usual = Resources()
+    return (
+        ("--memory-reservation", bool(limits.memory_reservation_bytes)),
+        ("--pids-limit", limits.pids_limit > 0),
+        ("--oom-score-adj", bool(limits.oom_score_adj)),
+        ("--shm-size", limits.shm_size_bytes != usual.shm_size_bytes),
+        ("--ulimit", bool(limits.ulimits)),
+    )
+
+
+def refuse_inside(record: ContainerRecord, what: str) -> None:
+    """Raises Unsupported for what needs to look or act inside a container, where that is a disk's own operating system."""
+    if record.config.disk is not None:
+        raise Unsupported(
+            f"{what} is not possible with container {record.name}",
+            details=f"it boots the disk {record.config.disk.path}, and no program of Silo's runs in it",
+            hint="use its console (silo attach) or its network",
+        )

@@ -1,0 +1,284 @@
+"""VMs for containers: clones of templates, each with its own user, cgroup, disks and identity.
+
+<run root>/vms/
+  template-N/   while a template is being made
+  NAME/         a VM: NAME is its container's id, or pool-… while it waits for one
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import logging
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from silo.errors import GuestError, SiloError, Unavailable
+from silo.host.cgroups import CgroupTree
+from silo.isolation.vm.accelerator import Choice, choose_accelerator
+from silo.isolation.vm.command import IMAGE, IMAGE_BYTES, MAPPED, MAPPED_BYTES, Accelerator, Role
+from silo.isolation.vm.disks import open_disk
+from silo.isolation.vm.guest import build_guest
+from silo.isolation.vm.image_files import ImageFile, ImageFiles
+from silo.isolation.vm.machine import VirtualMachine, start_machine
+from silo.isolation.vm.ranges import Range, Ranges
+from silo.isolation.vm.scratch_disks import ScratchDisks
+from silo.isolation.vm.session import GuestSession
+from silo.isolation.vm.shapes import Shape, host_limits
+from silo.isolation.vm.template import Template, Warm, make_template, start_clone
+from silo.isolation.vm.warming import warm_linux
+from silo.model.container import Resources
+from silo.model.vm_image import VmImage
+
+log = logging.getLogger(__name__)
+
+BOOT_LIMIT_S = 300.0
+ANSWER_LIMIT_S = 30.0
+_TRIAL_LIMIT_S = 20.0
+_TEMPLATE_IDLE_S = 900.0
+
+
+@dataclass(slots=True, eq=False)
+class Clone:
+    """A VM whose agent is connected and nothing more: not reseeded, nothing mounted."""
+
+    name: str
+    directory: Path
+    shape: Shape | None
+    """None of a VM that an earlier daemon started."""
+    session: GuestSession
+    range: Range
+    image: ImageFile
+
+    @property
+    def vm(self) -> VirtualMachine:
+        return self.session.vm
+
+
+@dataclass(slots=True, eq=False)
+class _Kept:
+    template: Template
+    users: int = 0
+    used_at: float = field(default_factory=time.monotonic)
+
+
+class Clones:
+    def __init__(
+        self, directory: Path, cgroups: CgroupTree, ranges: Ranges, images: ImageFiles, scratches: ScratchDisks
+    ) -> None:
+        self._directory = directory
+        self._cgroups = cgroups
+        self._ranges = ranges
+        self._images = images
+        self._scratches = scratches
+        self._templates: dict[Shape, _Kept] = {}
+        self._making: dict[Shape, asyncio.Task[_Kept]] = {}
+        self._choice: Choice | None = None
+        self._choosing = asyncio.Lock()
+
+    # --- accelerator
+
+    @property
+    def choice(self) -> Choice | None:
+        """None until it had to be known."""
+        return self._choice
+
+    async def accelerator(self, image: VmImage, wanted: str) -> Accelerator:
+        """`wanted`: auto, kvm or tcg. Raises Unavailable when KVM is demanded and does not work."""
+        async with self._choosing:
+            if self._choice is None:
+                if wanted == "tcg":
+                    self._choice = Choice(Accelerator.TCG, "vm_acceleration is tcg")
+                else:
+                    self._choice = await choose_accelerator(lambda: self._try_kvm(image))
+        if wanted == "kvm" and self._choice.accelerator is not Accelerator.KVM:
+            raise Unavailable(
+                f"KVM cannot be used: {self._choice.reason}",
+                hint="mend that, or set vm_acceleration to auto: everything works without KVM, slower",
+            )
+        return self._choice.accelerator
+
+    async def _try_kvm(self, image: VmImage) -> None:
+        machine, files = build_guest(image.directory, memory_bytes=256 << 20, accelerator=Accelerator.KVM)
+        name = f"trial-{secrets.token_hex(6)}"
+        taken = await self._ranges.take()
+        vm = None
+        try:
+            place, entry = await asyncio.to_thread(self._prepare, name, host_limits(Resources(), machine.memory_bytes))
+            vm = await start_machine(place, machine, Role.COLD, uid=taken.first_id, files=files, entry_files=entry)
+            await vm.monitor.execute("cont")
+            session = GuestSession(vm)
+            try:
+                await session.connect(limit_s=_TRIAL_LIMIT_S)
+            finally:
+                session.client.close()
+        finally:
+            if vm is not None:
+                await vm.end()
+            await self.clear(name, taken.first_id)
+
+    # --- templates
+
+    async def _template(self, shape: Shape) -> _Kept:
+        kept = self._templates.get(shape)
+        if kept is None:
+            making = self._making.get(shape)
+            if making is None:
+                making = asyncio.create_task(self._make(shape), name="make-template")
+                self._making[shape] = making
+                making.add_done_callback(lambda _: self._making.pop(shape, None))
+            kept = await asyncio.shield(making)
+        kept.used_at = time.monotonic()
+        return kept
+
+    async def _make(self, shape: Shape) -> _Kept:
+        log.info("booting a template: %s, %d MiB", shape.personality, shape.memory_bytes >> 20)
+        machine, files = build_guest(
+            shape.image.directory, memory_bytes=shape.memory_bytes, accelerator=shape.accelerator
+        )
+        machine = dataclasses.replace(machine, processors=shape.processors, slots=True)
+        empty = {MAPPED: self._images.empty(MAPPED_BYTES), IMAGE: self._images.empty(IMAGE_BYTES)}
+        name = f"template-{secrets.token_hex(6)}"
+        taken = await self._ranges.take()
+        try:
+            place, entry = await asyncio.to_thread(self._prepare, name, host_limits(Resources(), shape.memory_bytes))
+            scratch = _sparse(place / "scratch.img", self._scratches.size_bytes)
+            try:
+                template = await make_template(
+                    place,
+                    machine,
+                    uid=taken.first_id,
+                    files={**files, **empty},
+                    warm=_warm(shape),
+                    limit_s=BOOT_LIMIT_S,
+                    scratch=scratch,
+                    user_namespace=taken.namespace,
+                    entry_files=entry,
+                )
+            finally:
+                os.close(scratch)
+        finally:
+            await self.clear(name, taken.first_id)
+        kept = self._templates[shape] = _Kept(template)
+        return kept
+
+    def collect(self, keep: Callable[[Shape], bool] = lambda _: False) -> int:
+        """Let go of templates that nobody has cloned for a while; answers how many stay."""
+        now = time.monotonic()
+        for shape, kept in list(self._templates.items()):
+            if not kept.users and not keep(shape) and now - kept.used_at > _TEMPLATE_IDLE_S:
+                del self._templates[shape]
+                kept.template.close()
+        return len(self._templates)
+
+    def report(self) -> tuple[int, int]:
+        """(templates, bytes of memory that they hold)."""
+        kept = self._templates.values()
+        return len(kept), sum(entry.template.size_bytes for entry in kept)
+
+    # --- clones
+
+    async def start(self, name: str, shape: Shape, image: ImageFile, scratch: Path, limits: Resources) -> Clone:
+        """A clone in its cgroup with these disks, its agent connected.
+
+        Raises HostError, Unavailable, GuestError; nothing is left of it then.
+        """
+        kept = await self._template(shape)
+        kept.users += 1
+        async with contextlib.AsyncExitStack() as undo:
+            undo.callback(_release, kept)
+            taken = await self._ranges.take()
+            undo.callback(self._ranges.give_back, taken.first_id)
+            undo.push_async_callback(asyncio.to_thread, self._clear, name)
+            place, entry = await asyncio.to_thread(self._prepare, name, limits)
+            slots = {MAPPED if image.mapped else IMAGE: image.path}
+            descriptor = open_disk(scratch, read_only=False)
+            try:
+                vm = await start_clone(
+                    kept.template,
+                    place,
+                    uid=taken.first_id,
+                    user_namespace=taken.namespace,
+                    scratch=descriptor,
+                    files=slots,
+                    entry_files=entry,
+                )
+            finally:
+                os.close(descriptor)
+            session = GuestSession(vm)
+            undo.push_async_callback(session.end)
+            try:
+                await session.connect(limit_s=ANSWER_LIMIT_S)
+            except SiloError as error:
+                raise GuestError(
+                    f"the virtual machine does not answer: {error.brief}", details=vm.console.last_lines()
+                ) from error
+            undo.pop_all()
+        _release(kept)
+        return Clone(name, place, shape, session, taken, image)
+
+    async def end(self, clone: Clone) -> None:
+        """Nothing of it is left but its disk. Idempotent."""
+        await clone.session.end()
+        await self.clear(clone.name, clone.range.first_id)
+
+    async def clear(self, name: str, first_id: int) -> None:
+        """After a VM's end: its directory, its cgroup, its ids."""
+        await asyncio.to_thread(self._clear, name)
+        if first_id:
+            self._ranges.give_back(first_id)
+
+    def _clear(self, name: str) -> None:
+        shutil.rmtree(self._directory / name, ignore_errors=True)
+        with contextlib.suppress(SiloError):
+            self._cgroups.remove(name)
+
+    def clear_unknown(self, known: frozenset[str]) -> None:
+        """What a former daemon left: VMs, directories and cgroups that nobody names. Blocks."""
+        names = set(self._cgroups.existing())
+        if self._directory.is_dir():
+            names |= {entry.name for entry in os.scandir(self._directory)}
+        for name in names - known:
+            with contextlib.suppress(SiloError):
+                self._cgroups.kill(name)
+            self._clear(name)
+
+    async def close(self) -> None:
+        for making in list(self._making.values()):
+            making.cancel()
+        if self._making:
+            await asyncio.wait(list(self._making.values()))
+        for kept in self._templates.values():
+            kept.template.close()
+        self._templates.clear()
+
+    # --- places
+
+    def _prepare(self, name: str, limits: Resources) -> tuple[Path, tuple[str, ...]]:
+        """A VM's directory, and the files to write to in order to enter its cgroup; `_clear` takes both away. Blocks."""
+        place = self._directory / name
+        place.mkdir(mode=0o700, parents=True)
+        self._cgroups.create(name)
+        self._cgroups.apply(name, limits)
+        return place, self._cgroups.entry_files(name)
+
+
+def _release(kept: _Kept) -> None:
+    kept.users -= 1
+    kept.used_at = time.monotonic()
+
+
+def _warm(_: Shape) -> Warm:
+    return warm_linux
+
+
+def _sparse(path: Path, size_bytes: int) -> int:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    os.ftruncate(descriptor, size_bytes)
+    return descriptor

@@ -1,0 +1,90 @@
+"""A daemon that comes again: which VMs run, how the others ended, and the streams where they were.
+
+QEMU needs no daemon. Its monitor and its agent's port are listening sockets in the VM's directory; the agent has kept all output
+that is not in the log, and the exit code.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import msgspec
+
+from silo.errors import SiloError, Unavailable
+from silo.isolation import run_files
+from silo.isolation.vm.answers import Greeting, TaskState
+from silo.isolation.vm.clones import Clone
+from silo.isolation.vm.container import UNKEPT_LOG_BYTES, Record, VmContainer
+from silo.isolation.vm.guest_log import GuestLog
+from silo.isolation.vm.guest_spec import MAIN
+from silo.isolation.vm.image_files import ImageFile
+from silo.isolation.vm.machine import adopt_machine
+from silo.isolation.vm.pumps import Inlet
+from silo.isolation.vm.ranges import Ranges
+from silo.isolation.vm.session import GuestSession
+from silo.isolation.vm.watching import load_exit
+from silo.model.runtime import ContainerPlan, RuntimeState
+
+log = logging.getLogger(__name__)
+
+_ANSWER_LIMIT_S = 30.0
+
+
+def log_of(plan: ContainerPlan) -> GuestLog:
+    limit = plan.log_max_bytes if plan.keep_log else plan.log_max_bytes or UNKEPT_LOG_BYTES
+    return GuestLog(plan.directory, limit)
+
+
+async def find_again(
+    directory: Path, container_id: str, ranges: Ranges
+) -> tuple[VmContainer | None, RuntimeState] | None:
+    """None: it never had a VM, or nothing of it can be told. A container that runs comes with its state."""
+    place = directory / container_id
+    record = run_files.load(place / "record.json", Record)
+    if record is None:
+        return None
+    ended = load_exit(record.plan.directory)
+    if ended is not None and record.started:
+        return None, RuntimeState(id=container_id, exit=ended)
+    try:
+        vm = await adopt_machine(place, record.pid, record.pid_started)
+    except SiloError:
+        return None, RuntimeState(id=container_id)
+    session = GuestSession(vm)
+    try:
+        container = await _take_over(session, record, place, ranges)
+    except (SiloError, OSError) as error:
+        log.error("container %s: its virtual machine cannot be taken over: %s", container_id[:12], error)
+        await session.end()
+        return None, RuntimeState(id=container_id)
+    state = RuntimeState(id=container_id, pid=record.pid, paused=record.paused)
+    return container, state
+
+
+async def _take_over(session: GuestSession, record: Record, place: Path, ranges: Ranges) -> VmContainer:
+    if record.paused:
+        # a machine that stands still answers nothing: it is asked in the first moment that it runs again
+        await session.vm.monitor.execute("cont")
+    greeting = await session.connect(limit_s=_ANSWER_LIMIT_S)
+    if record.paused:
+        await session.vm.monitor.execute("stop")
+    task = _main_task(greeting)
+    output = log_of(record.plan)
+    output.resume()
+    taken = await ranges.adopt(record.first_id)
+    clone = Clone(place.name, place, None, session, taken, ImageFile(record.image, record.mapped))
+    container = VmContainer(record, clone, output)
+    container.main = session.guest.adopt(task, output.offsets)
+    container.record = msgspec.structs.replace(record, guest_pid=task.pid)
+    if container.main.stdin is not None:
+        container.inlet = Inlet(container.main.stdin)
+    container.announced = True
+    return container
+
+
+def _main_task(greeting: Greeting) -> TaskState:
+    for task in greeting.tasks:
+        if task.task == MAIN:
+            return task
+    raise Unavailable("the guest knows no program of the container")

@@ -1,0 +1,95 @@
+"""Between a guest's streams and descriptors of the host, which is what the engine and its clients read and write."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+
+from silo.errors import SiloError
+from silo.isolation.vm.agent_streams import GuestReader, GuestWriter
+
+_PIECE_BYTES = 65536
+
+
+class Inlet:
+    """The input of a program: any number of descriptors may write to it; its end is when all of them are closed.
+
+    `open` gives one out; `finish` says that no more will be given.
+    """
+
+    def __init__(self, writer: GuestWriter) -> None:
+        self._writer = writer
+        self._read, self._write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._pumping = asyncio.create_task(self._pump(), name="guest-input")
+
+    def open(self) -> int:
+        """A nonblocking descriptor, the caller's to close; -1 after `finish`."""
+        return os.dup(self._write) if self._write >= 0 else -1
+
+    def finish(self) -> None:
+        if self._write >= 0:
+            os.close(self._write)
+            self._write = -1
+
+    def close(self) -> None:
+        self.finish()
+        self._pumping.cancel()
+
+    async def _pump(self) -> None:
+        try:
+            await copy_in(self._read, self._writer)
+        finally:
+            os.close(self._read)
+
+
+async def copy_in(descriptor: int, writer: GuestWriter) -> None:
+    """From a nonblocking descriptor to the guest, to the end of file; then the program's input ends too."""
+    with contextlib.suppress(SiloError, OSError):
+        while piece := await _read(descriptor):
+            await writer.write(piece)
+    writer.close()
+
+
+async def copy_out(reader: GuestReader, descriptor: int) -> bool:
+    """From the guest to a nonblocking descriptor, to the end; False when nobody reads it any more."""
+    with contextlib.suppress(SiloError):
+        while piece := await reader.read():
+            try:
+                await _write(descriptor, piece)
+            except OSError:
+                return False
+    return True
+
+
+async def _read(descriptor: int) -> bytes:
+    while True:
+        try:
+            return os.read(descriptor, _PIECE_BYTES)
+        except BlockingIOError:
+            await _until(descriptor, writable=False)
+
+
+async def _write(descriptor: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        try:
+            view = view[os.write(descriptor, view) :]
+        except BlockingIOError:
+            await _until(descriptor, writable=True)
+
+
+async def _until(descriptor: int, *, writable: bool) -> None:
+    loop = asyncio.get_running_loop()
+    ready: asyncio.Future[None] = loop.create_future()
+    add, remove = (loop.add_writer, loop.remove_writer) if writable else (loop.add_reader, loop.remove_reader)
+
+    def note() -> None:
+        if not ready.done():
+            ready.set_result(None)
+
+    add(descriptor, note)
+    try:
+        await ready
+    finally:
+        remove(descriptor)

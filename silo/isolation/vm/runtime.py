@@ -1,0 +1,365 @@
+"""The hyperv level: each container in a virtual machine of its own, a clone of a template.
+
+`VmRuntime` implements the port `silo.engine.ports.Runtime`. Its parts: `clones` makes machines, `starting` brings a container up in
+one, `wiring_up` gives it its networks, `watching` waits for its end, `executing` runs further programs, `finding` finds everything
+again after a restart of the daemon. What limits and confines a guest is done on the host's side; what a guest says is untrusted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal as signals
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from silo.engine.ports import RunningExec, RuntimeListener
+from silo.errors import Conflict, NotFound, ToolMissing, Unsupported
+from silo.host.cgroups import CgroupTree, cgroup_parent, find_layout
+from silo.isolation import run_files
+from silo.isolation.seccomp import SeccompSource
+from silo.isolation.spec import build_process, build_rlimits
+from silo.isolation.vm.clones import Clones
+from silo.isolation.vm.command import Accelerator
+from silo.isolation.vm.container import Record, VmContainer
+from silo.isolation.vm.executing import VmExec
+from silo.isolation.vm.finding import find_again, log_of
+from silo.isolation.vm.guest_spec import MAIN, limits
+from silo.isolation.vm.image_files import ImageFiles
+from silo.isolation.vm.jail import QEMU
+from silo.isolation.vm.ps_table import build_process_table
+from silo.isolation.vm.ranges import Ranges
+from silo.isolation.vm.scratch_disks import NAME as SCRATCH_NAME
+from silo.isolation.vm.scratch_disks import ScratchDisks
+from silo.isolation.vm.shapes import Shape, check_update, host_limits, memory_of, processors_of
+from silo.isolation.vm.starting import Starter
+from silo.isolation.vm.watching import Watcher
+from silo.isolation.vm.wiring_up import wire_up
+from silo.model.container import Resources
+from silo.model.platform import Isolation, PersonalityName
+from silo.model.runtime import (
+    ContainerPlan,
+    LaunchPlan,
+    ProcessPlan,
+    ProcessTable,
+    RuntimeReport,
+    RuntimeState,
+    Sandbox,
+    Started,
+    Statistics,
+)
+from silo.model.vm_image import VmImage
+
+log = logging.getLogger(__name__)
+
+FindImage = Callable[[str], Awaitable[VmImage]]
+"""The utility VM of that name ("": the usual one), built when it can be and is not there yet. Raises NotFound."""
+
+
+@dataclass(frozen=True, slots=True)
+class VmSettings:
+    """`acceleration`: auto, kvm or tcg."""
+
+    default_memory_bytes: int = 512 << 20
+    scratch_bytes: int = 20 << 30
+    acceleration: str = "auto"
+
+
+class VmRuntime:
+    """See silo.engine.ports.Runtime."""
+
+    isolation = Isolation.HYPERV
+    keeps_files = True
+
+    def __init__(
+        self, *, run_root: Path, data_root: Path, find_image: FindImage, settings: VmSettings = VmSettings()
+    ) -> None:
+        self._directory = run_root.absolute() / "vms"
+        self._run_root = run_root.absolute()
+        self._find_image = find_image
+        self._settings = settings
+        self._images = ImageFiles(data_root / "vm" / "images")
+        self._scratches = ScratchDisks(data_root / "vm" / "scratch", settings.scratch_bytes)
+        self._ranges = Ranges(int.from_bytes(str(run_root).encode()[-2:], "big"))
+        self._seccomp = SeccompSource(run_root / "vm-seccomp", use_annotation=True)
+        self._starter = Starter(self._seccomp)
+        self._containers: dict[str, VmContainer] = {}
+        self._ending: dict[str, asyncio.Task[None]] = {}
+        self._opened = False
+
+    # --- life of the runtime
+
+    async def open(self, listener: RuntimeListener) -> None:
+        self._watcher = Watcher(listener)
+        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        layout = await asyncio.to_thread(find_layout)
+        self._cgroups = CgroupTree(layout, parent=f"{cgroup_parent(self._run_root)}-vm")
+        self._warnings = await asyncio.to_thread(self._cgroups.open)
+        self._clones = Clones(self._directory, self._cgroups, self._ranges, self._images, self._scratches)
+        await asyncio.to_thread(self._images.open)
+        self._opened = True
+
+    async def close(self) -> None:
+        if not self._opened:
+            return
+        for container in tuple(self._containers.values()):
+            container.releasing = True
+            self._let_go(container)
+            container.clone.session.close()
+        if self._ending:
+            await asyncio.gather(*self._ending.values(), return_exceptions=True)
+        await self._clones.close()
+        self._ranges.close()
+        await asyncio.to_thread(self._cgroups.close)
+
+    def report(self) -> RuntimeReport:
+        choice = self._clones.choice
+        templates, held = self._clones.report()
+        facts = {
+            "Accelerator": f"{choice.accelerator} ({choice.reason})" if choice else "not tried yet",
+            "Templates": f"{templates}, {held >> 20} MiB" if templates else "none yet",
+        }
+        warnings = () if Path(QEMU).exists() else (f"{QEMU} is missing: --isolation hyperv needs qemu-system-x86",)
+        return RuntimeReport(name="qemu", facts=facts, warnings=(*warnings, *self._warnings))
+
+    async def recover(self, ids: Sequence[str]) -> Mapping[str, RuntimeState]:
+        states: dict[str, RuntimeState] = {}
+        for container_id in ids:
+            found = await find_again(self._directory, container_id, self._ranges)
+            if found is None:
+                continue
+            container, states[container_id] = found
+            if container is None:
+                continue
+            self._containers[container_id] = container
+            exit = container.main.exit if container.main else None
+            self._watcher.watch(container)
+            if exit is not None:
+                # an end that happened meanwhile is told now, with its last output in the log
+                container.announced = False
+                await self._until_ended(container)
+                assert container.exit is not None
+                states[container_id] = RuntimeState(id=container_id, exit=container.exit)
+        known = frozenset(self._containers)
+        await asyncio.to_thread(self._clones.clear_unknown, known)
+        return states
+
+    async def _until_ended(self, container: VmContainer) -> None:
+        while container.exit is None:
+            await asyncio.wait(set(container.tasks), return_when=asyncio.FIRST_COMPLETED)
+
+    # --- life of a container
+
+    async def prepare(self, plan: ContainerPlan) -> Sandbox:
+        if plan.id in self._containers:
+            raise Conflict(f"container {plan.id[:12]} is prepared already")
+        if (ending := self._ending.get(plan.id)) is not None:
+            await asyncio.wait([ending])
+        if not Path(QEMU).exists():
+            raise ToolMissing(QEMU, "qemu-system-x86")
+        shape = await self._shape(plan)
+        image = await self._images.ensure(plan.rootfs.layers, map_it=plan.personality is PersonalityName.LINUX)
+        scratch = plan.directory / SCRATCH_NAME
+        await asyncio.to_thread(self._make_scratch, scratch)
+        (plan.directory / "exit.json").unlink(missing_ok=True)
+        clone = await self._clones.start(
+            plan.id, shape, image, scratch, host_limits(plan.resources, shape.memory_bytes)
+        )
+        record = Record(
+            plan=plan,
+            first_id=clone.range.first_id,
+            pid=clone.vm.pid,
+            pid_started=clone.vm.pid_started,
+            memory_bytes=shape.memory_bytes,
+            processors=shape.processors,
+            image=image.path,
+            mapped=image.mapped,
+        )
+        container = self._containers[plan.id] = VmContainer(record, clone, log_of(plan))
+        try:
+            run_files.save(container.record_file, record)
+            container.creating = asyncio.create_task(self._starter.set_up(container), name=f"set-up-{plan.id[:12]}")
+            if plan.mounts:
+                # what is wrong with a folder is told now
+                await container.creating
+        except BaseException:
+            await asyncio.shield(self.release(plan.id))
+            raise
+        return self._sandbox(container)
+
+    async def _shape(self, plan: ContainerPlan) -> Shape:
+        image = await self._find_image(plan.vm)
+        accelerator = await self._clones.accelerator(image, self._settings.acceleration)
+        # a second processor makes an emulated machine slower
+        usual = 1 if accelerator is Accelerator.TCG else 2
+        return Shape(
+            image=image,
+            memory_bytes=memory_of(plan.resources, plan.personality, self._settings.default_memory_bytes),
+            processors=processors_of(plan.resources, usual),
+            personality=plan.personality,
+            accelerator=accelerator,
+        )
+
+    def _make_scratch(self, path: Path) -> None:
+        self._scratches.open()
+        if not path.exists():
+            self._scratches.create(path)
+
+    def _sandbox(self, container: VmContainer) -> Sandbox:
+        netns = container.netns if container.record.plan.network == "private" else None
+        return Sandbox(id=container.id, netns=netns, user_namespace=False)
+
+    def sandbox(self, container_id: str) -> Sandbox | None:
+        container = self._containers.get(container_id)
+        return self._sandbox(container) if container is not None else None
+
+    async def start(self, container_id: str) -> Started:
+        container = self._containers.get(container_id)
+        if container is None or container.record.started:
+            raise Conflict(f"container {container_id[:12]} is not prepared")
+        await self._starter.start(container)
+        run_files.save(container.record_file, container.record)
+        self._watcher.watch(container)
+        container.announced = True
+        if container.exit is not None:
+            self._watcher.announce(container)
+        return Started(pid=container.record.pid)
+
+    async def release(self, container_id: str) -> None:
+        container = self._containers.get(container_id)
+        if container is None or container.releasing:
+            return
+        container.releasing = True
+        self._let_go(container)
+        try:
+            await container.clone.session.end()
+        finally:
+            self._containers.pop(container_id, None)
+        ending = asyncio.create_task(
+            self._clones.clear(container.clone.name, container.record.first_id), name=f"clear-{container_id[:12]}"
+        )
+        self._ending[container_id] = ending
+        ending.add_done_callback(lambda _: self._ending.pop(container_id, None))
+
+    def _let_go(self, container: VmContainer) -> None:
+        """Of everything that only this daemon has."""
+        if container.creating is not None:
+            container.creating.cancel()
+        for task in tuple(container.tasks):
+            task.cancel()
+        for running in tuple(container.execs):
+            if isinstance(running, VmExec):
+                running.abandon()
+        if container.inlet is not None:
+            container.inlet.close()
+        container.log.close()
+
+    # --- what is done to running containers
+
+    def _running(self, container_id: str) -> VmContainer:
+        container = self._containers.get(container_id)
+        if container is None:
+            raise NotFound(f"container {container_id[:12]} is not known to the runtime")
+        if not container.running:
+            raise Conflict(f"container {container_id[:12]} is not running")
+        return container
+
+    def _awake(self, container_id: str, what: str) -> VmContainer:
+        container = self._running(container_id)
+        if container.record.paused:
+            raise Conflict(f"container {container_id[:12]} is paused: unpause it before {what}")
+        return container
+
+    async def signal(self, container_id: str, signal: int) -> None:
+        container = self._running(container_id)
+        if container.record.paused and signal == signals.SIGKILL:
+            await self.unpause(container_id)
+        await container.clone.session.guest.signal(MAIN, signal)
+
+    async def resize(self, container_id: str, rows: int, columns: int) -> None:
+        container = self._awake(container_id, "its terminal changes its size")
+        await container.clone.session.guest.resize(MAIN, rows, columns)
+
+    async def pause(self, container_id: str) -> None:
+        container = self._awake(container_id, "it is paused again")
+        await container.clone.vm.monitor.execute("stop")
+        self._remember(container, paused=True)
+
+    async def unpause(self, container_id: str) -> None:
+        container = self._running(container_id)
+        await container.clone.vm.monitor.execute("cont")
+        self._remember(container, paused=False)
+        # its clock stood still
+        await container.clone.session.set_clock()
+
+    def _remember(self, container: VmContainer, **changes: object) -> None:
+        container.record = msgspec.structs.replace(container.record, **changes)
+        run_files.save(container.record_file, container.record)
+
+    async def update(self, container_id: str, resources: Resources) -> None:
+        container = self._awake(container_id, "its limits change")
+        record = container.record
+        check_update(resources, record.memory_bytes, record.processors)
+        before = host_limits(record.plan.resources, record.memory_bytes)
+        after = host_limits(resources, record.memory_bytes)
+        await asyncio.to_thread(self._cgroups.apply, container.clone.name, after, before=before)
+        await container.clone.session.client.request("limit", {"task": MAIN, "files": limits(resources)})
+        self._remember(container, plan=msgspec.structs.replace(record.plan, resources=resources))
+
+    async def statistics(self, container_id: str) -> Statistics:
+        container = self._running(container_id)
+        if container.record.paused:
+            return container.last_statistics
+        container.last_statistics = await container.clone.session.guest.statistics(MAIN)
+        return container.last_statistics
+
+    async def processes(self, container_id: str, ps_args: str) -> ProcessTable:
+        container = self._awake(container_id, "its processes are listed")
+        found = await container.clone.session.guest.processes(MAIN)
+        return build_process_table(found.processes, ps_args)
+
+    async def open_stdin(self, container_id: str) -> int:
+        container = self._running(container_id)
+        descriptor = container.inlet.open() if container.inlet is not None else -1
+        if descriptor < 0:
+            raise Conflict(f"the input of container {container_id[:12]} is closed")
+        return descriptor
+
+    async def close_stdin(self, container_id: str) -> None:
+        container = self._containers.get(container_id)
+        if container is not None and container.inlet is not None and not container.record.plan.process.tty:
+            container.inlet.finish()
+
+    async def exec(
+        self, container_id: str, program: ProcessPlan | LaunchPlan, *, stdin: bool, stdout: bool, stderr: bool
+    ) -> RunningExec:
+        container = self._awake(container_id, "exec")
+        if isinstance(program, LaunchPlan):
+            raise Unsupported("Windows programs in a virtual machine are not supported yet")
+        session = container.clone.session
+        identity = await self._starter.identity(container, program.user, program.groups)
+        process = build_process(program, identity)
+        process["rlimits"] = build_rlimits(container.record.plan.resources.ulimits)
+        container.sequence += 1
+        name = f"exec-{container.sequence}-{container.clone.session.serial}"
+        started = await session.guest.execute(name, MAIN, process, wanted=(stdin, stdout, stderr))
+        running = VmExec(session.guest, started, terminal=program.tty)
+        container.execs.add(running)
+        return running
+
+    async def save(self, container_id: str) -> None:
+        self._running(container_id)
+
+    async def update_network(self, container_id: str) -> None:
+        """The interfaces in the sandbox, or the files hosts and resolv.conf, have changed."""
+        container = self._containers.get(container_id)
+        if container is None or not container.running or container.record.paused:
+            return
+        await wire_up(container)
+        await container.clone.session.write_files(await self._starter.files(container.record.plan))
+
+    def root_path(self, container_id: str) -> Path | None:  # noqa: ARG002 - a guest's root is nowhere on the host
+        return None

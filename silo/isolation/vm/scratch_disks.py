@@ -1,0 +1,96 @@
+"""Scratch disks: a container's writable layer as an ext4 image of its own, which only guests ever mount.
+
+<directory>/pristine-<size>   an empty one, with the directories that overlayfs wants; every container's begins as its copy
+
+Files are sparse: one takes 1 MiB and a journal at first, and grows as the container writes.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+from pathlib import Path
+
+from silo.errors import HostError, NoSpace
+from silo.host.run import run
+
+NAME = "scratch.img"
+"""In the container's directory."""
+_JOURNAL_MEBIBYTES = 16
+
+
+class ScratchDisks:
+    """All of one size, because they go into one slot of the machine."""
+
+    def __init__(self, directory: Path, size_bytes: int) -> None:
+        self._directory = directory
+        self.size_bytes = size_bytes
+
+    def open(self) -> None:
+        """Make the one that is copied. Blocks. Raises HostError."""
+        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if self._pristine.exists():
+            return
+        fresh = self._pristine.with_suffix(".new")
+        fresh.unlink(missing_ok=True)
+        with tempfile.TemporaryDirectory(dir=self._directory) as tree:
+            Path(tree).chmod(0o755)
+            for name in ("upper", "work"):
+                (Path(tree) / name).mkdir()
+                (Path(tree) / name).chmod(0o755)
+            _allocate(fresh, self.size_bytes)
+            features = ["-m", "0", "-J", f"size={_JOURNAL_MEBIBYTES}", "-E", "lazy_itable_init=1,lazy_journal_init=1"]
+            run(["mke2fs", "-q", "-t", "ext4", *features, "-d", tree, fresh])
+        fresh.rename(self._pristine)
+
+    @property
+    def _pristine(self) -> Path:
+        return self._directory / f"pristine-{self.size_bytes}.img"
+
+    def create(self, path: Path) -> None:
+        """An empty scratch at `path`, whole or not at all. Blocks for a few milliseconds. Raises NoSpace, HostError."""
+        fresh = path.with_suffix(".new")
+        try:
+            source = os.open(self._pristine, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                _allocate(fresh, self.size_bytes)
+                target = os.open(fresh, os.O_WRONLY | os.O_CLOEXEC)
+                try:
+                    _copy_data(source, target, self.size_bytes)
+                finally:
+                    os.close(target)
+            finally:
+                os.close(source)
+            fresh.rename(path)
+        except OSError as error:
+            fresh.unlink(missing_ok=True)
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise NoSpace(f"no space left for a container's disk in {path.parent}") from error
+            raise HostError("a container's disk cannot be made", details=str(error)) from error
+
+
+def _allocate(path: Path, size_bytes: int) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        os.ftruncate(descriptor, size_bytes)
+    finally:
+        os.close(descriptor)
+
+
+def _copy_data(source: int, target: int, size_bytes: int) -> None:
+    """What is no hole."""
+    at = 0
+    while at < size_bytes:
+        try:
+            at = os.lseek(source, at, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno == errno.ENXIO:
+                return
+            raise
+        end = os.lseek(source, at, os.SEEK_HOLE)
+        while at < end:
+            count = os.copy_file_range(source, target, end - at, at, at)
+            if count == 0:
+                raise OSError(errno.EIO, "the pristine disk has been cut short")
+            at += count

@@ -1,0 +1,119 @@
+"""The daemon's conversation with one VM's agent: its client, the guest's programs, and what becomes of a lost connection."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import os
+import secrets
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from silo.errors import SiloError
+from silo.isolation.vm.agent import AgentClient
+from silo.isolation.vm.answers import Event, ExitEvent, Greeting
+from silo.isolation.vm.machine import VirtualMachine
+from silo.isolation.vm.programs import Guest
+from silo.model.guest_frames import ProtocolError
+
+ROOT, SCRATCH, IMAGE, FOLDERS, FILES = "/run/root", "/run/scratch", "/run/image", "/run/folders", "/run/files"
+"""Where a container's things are in the guest: its root, its disks, the host's folders, files that the daemon writes."""
+_MAXIMUM_BASE64 = 350_000
+
+
+class Files(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer of read_files."""
+
+    files: Annotated[tuple[Annotated[str, Meta(max_length=_MAXIMUM_BASE64)] | None, ...], Meta(max_length=16)]
+
+
+class GuestSession:
+    """`on_lost` is called on the event loop when the connection is gone, with the reason if there is one."""
+
+    def __init__(self, vm: VirtualMachine, on_lost: Callable[[SiloError | None], None] = lambda _: None) -> None:
+        self.vm = vm
+        self.on_lost = on_lost
+        self.serial = secrets.token_hex(4)
+        """Tells this daemon's tasks from those of another one."""
+        self.client = AgentClient(on_event=self._note, on_lost=lambda reason: self.on_lost(reason))
+        self.guest = Guest(self.client)
+
+    def _note(self, event: Event) -> None:
+        if isinstance(event, ExitEvent):
+            self.guest.note_exit(event.task, event)
+
+    async def connect(self, *, limit_s: float) -> Greeting:
+        """Raises Unavailable, ProtocolError, GuestError."""
+        greeting = await self.client.connect(self.vm.connect_agent(), timeout_s=limit_s)
+        self.guest.take_greeting(greeting)
+        return greeting
+
+    async def reseed(self, hostname: str, machine_id: str) -> None:
+        """The clone becomes one of its own: entropy, clock, names. Before anything of a container's runs."""
+        await self.client.request(
+            "reseed",
+            {
+                "entropy": os.urandom(64).hex(),
+                "time_ns": time.time_ns(),
+                "hostname": hostname,
+                "machine_id": machine_id,
+            },
+        )
+
+    async def set_clock(self) -> None:
+        await self.client.request("clock", {"time_ns": time.time_ns()})
+
+    async def mount(self, entries: Sequence[Mapping[str, Any]]) -> None:
+        await self.client.request("mount", {"mounts": [{"mkdir": True, **entry} for entry in entries]})
+
+    async def unmount(self, targets: Sequence[str]) -> None:
+        await self.client.request("unmount", {"targets": list(targets)})
+
+    async def read_files(self, root: str, paths: Sequence[str]) -> tuple[bytes, ...]:
+        """b"" for what is not there. Raises ProtocolError, and what the agent refuses."""
+        untrusted = await self.client.request("read_files", {"root": root, "paths": list(paths)}, answer=Files)
+        if len(untrusted.files) != len(paths):
+            raise ProtocolError("the guest's agent read other files than it was asked for")
+        try:
+            return tuple(base64.b64decode(text or "", validate=True) for text in untrusted.files)
+        except ValueError as error:
+            raise ProtocolError("the guest's agent sent a file that is not base64") from error
+
+    async def write_files(self, files: Mapping[str, bytes], *, mode: int = 0o644) -> None:
+        entries = [
+            {"path": path, "data": base64.b64encode(data).decode(), "mode": mode} for path, data in files.items()
+        ]
+        await self.client.request("write_files", {"files": entries})
+
+    def close(self) -> None:
+        """Let go; the guest runs on."""
+        self.on_lost = lambda _: None
+        self.client.close()
+        self.vm.close()
+
+    async def end(self) -> None:
+        """Nothing of the VM is left."""
+        self.on_lost = lambda _: None
+        self.client.close()
+        await asyncio.shield(self.vm.end())
+
+
+def root_mounts(*, mapped: bool, volatile: bool) -> list[dict[str, Any]]:
+    """The mounts that make the container's root from the machine's slots (command.py). `volatile`: nothing need be synced."""
+    image = {"source": "/dev/pmem1", "options": ["ro", "dax=always"]} if mapped else {"source": "/dev/vda"}
+    layers = f"lowerdir={IMAGE},upperdir={SCRATCH}/upper,workdir={SCRATCH}/work"
+    return [
+        {"type": "erofs", "target": IMAGE, "options": ["ro"], **image},
+        {"type": "ext4", "source": "/dev/vdb", "target": SCRATCH, "options": ["noatime", "discard"]},
+        {"type": "overlay", "source": "root", "target": ROOT, "options": [layers, *(["volatile"] if volatile else [])]},
+    ]
+
+
+def folders_mount() -> dict[str, Any]:
+    # mmap: like no cache at all, but programs can map what they write
+    options = ["trans=virtio", "version=9p2000.L", "msize=262144", "cache=mmap", "access=client"]
+    return {"type": "9p", "source": "folders", "target": FOLDERS, "options": options}

@@ -1,0 +1,137 @@
+"""Keeping a guest's network interfaces what its sandbox's are: at the start, and when networks come and go."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from typing import Any
+
+import msgspec
+
+from silo.errors import Conflict, HostError, SiloError
+from silo.isolation import run_files
+from silo.isolation.vm.command import HOT_PLUGS, NIC_HUB, NIC_MAC, hot_plug_bus
+from silo.isolation.vm.container import VmContainer, Wire
+from silo.isolation.vm.qmp import QmpClient
+from silo.isolation.vm.wires import Interface, list_interfaces, make_tap, remove_bridge
+
+_PLUG_LIMIT_S = 10.0
+_LOOK_AGAIN_S = 0.01
+
+
+async def wire_up(container: VmContainer) -> None:
+    """Idempotent. Raises HostError, Conflict (no place left), GuestError, Unavailable."""
+    if container.record.plan.network != "private":
+        return
+    async with container.wiring:
+        found = {one.name: one for one in await asyncio.to_thread(list_interfaces, container.netns)}
+        wires = dict(container.record.wires)
+        for name in [name for name in wires if name not in found]:
+            await _unplug(container, name, wires.pop(name))
+        for name, interface in found.items():
+            former = wires.get(name)
+            if former is None:
+                wires[name] = await _plug(container, interface, wires)
+            elif _differs(former.interface, interface):
+                wires[name] = msgspec.structs.replace(
+                    former, interface=msgspec.structs.replace(interface, mac=former.interface.mac)
+                )
+        _remember(container, wires)
+        await _configure(container, wires)
+
+
+def _differs(former: Interface, now: Interface) -> bool:
+    """The address of the interface itself is not the guest's any more."""
+    return (former.addresses, former.gateways, former.mtu) != (now.addresses, now.gateways, now.mtu)
+
+
+def _remember(container: VmContainer, wires: dict[str, Wire]) -> None:
+    container.record = msgspec.structs.replace(container.record, wires=wires)
+    run_files.save(container.record_file, container.record)
+
+
+async def _plug(container: VmContainer, interface: Interface, wires: dict[str, Wire]) -> Wire:
+    taken = {wire.place for wire in wires.values()}
+    place = next((number for number in range(-1, HOT_PLUGS) if number not in taken), None)
+    if place is None:
+        raise Conflict(f"a container in a virtual machine can be on at most {HOT_PLUGS + 1} networks")
+    monitor = container.clone.vm.monitor
+    tap = await asyncio.to_thread(make_tap, container.netns, interface)
+    try:
+        await monitor.execute("getfd", descriptors=[tap], fdname=f"tap-{interface.name}")
+    finally:
+        os.close(tap)
+    name = f"tap-{interface.name}"
+    await monitor.execute("netdev_add", type="tap", id=name, fd=name)
+    if place == -1:
+        await monitor.execute("netdev_add", type="hubport", id=f"hub-{interface.name}", hubid=NIC_HUB, netdev=name)
+        return Wire(interface=interface, place=place, found_by=_hub_address(container))
+    await monitor.execute(
+        "device_add",
+        driver="virtio-net-pci",
+        id=f"nic-{interface.name}",
+        netdev=name,
+        mac=interface.mac,
+        bus=hot_plug_bus(place),
+        romfile="",
+    )
+    return Wire(interface=interface, place=place, found_by=interface.mac)
+
+
+def _hub_address(container: VmContainer) -> str:
+    """What the first device is known by now: a former network may have given it another address."""
+    return container.record.hub_mac or NIC_MAC
+
+
+async def _unplug(container: VmContainer, name: str, wire: Wire) -> None:
+    monitor = container.clone.vm.monitor
+    with contextlib.suppress(SiloError):
+        if wire.place == -1:
+            await _clear_guest_device(container, wire)
+            await monitor.execute("netdev_del", id=f"hub-{name}")
+        else:
+            await monitor.execute("device_del", id=f"nic-{name}")
+        await _delete_netdev(monitor, f"tap-{name}")
+    with contextlib.suppress(HostError):
+        await asyncio.to_thread(remove_bridge, container.netns, name)
+
+
+async def _clear_guest_device(container: VmContainer, wire: Wire) -> None:
+    """It stays plugged into nothing, without addresses."""
+    request: dict[str, Any] = {"find_mac": wire.interface.mac, "down": True}
+    await container.clone.session.client.request("network", {"interfaces": [request]})
+
+
+async def _delete_netdev(monitor: QmpClient, name: str) -> None:
+    """A device is gone only when the guest has let go of it."""
+    async with asyncio.timeout(_PLUG_LIMIT_S):
+        while True:
+            try:
+                await monitor.execute("netdev_del", id=name)
+                return
+            except HostError:
+                await asyncio.sleep(_LOOK_AGAIN_S)
+
+
+async def _configure(container: VmContainer, wires: dict[str, Wire]) -> None:
+    """All of them, every time: what is so already is left as it is. A device just plugged in takes the guest a moment."""
+    requests: list[dict[str, object]] = []
+    for wire in wires.values():
+        find = container.record.hub_mac or wire.found_by if wire.place == -1 else wire.found_by
+        requests.append(wire.interface.request(find))
+    if not requests:
+        return
+    async with asyncio.timeout(_PLUG_LIMIT_S):
+        while True:
+            try:
+                await container.clone.session.client.request("network", {"interfaces": requests})
+                break
+            except SiloError as error:
+                if "no interface" not in error.details:
+                    raise
+                await asyncio.sleep(_LOOK_AGAIN_S)
+    hub = next((wire.interface.mac for wire in wires.values() if wire.place == -1), container.record.hub_mac)
+    if hub != container.record.hub_mac:
+        container.record = msgspec.structs.replace(container.record, hub_mac=hub)
+        run_files.save(container.record_file, container.record)
