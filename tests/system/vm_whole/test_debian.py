@@ -8,6 +8,7 @@ import io
 import os
 import shutil
 import signal
+import subprocess
 import tarfile
 import time
 from collections.abc import Callable
@@ -217,3 +218,30 @@ def test_uefi_sata_e1000_tpm_and_a_persistent_disk(disk: Path, tmp_path: Path) -
     assert digest(own) != before and b"kept\n" in own.read_bytes()
     names = {path.name for path in (tmp_path / "store").iterdir()}
     assert names == {"variables.fd", "tpm"} and any((tmp_path / "store/tpm").iterdir())
+
+
+@pytest.mark.timeout(600)
+def test_a_vmdk_by_uefi_and_the_power_button_where_the_agent_is_gone(disk: Path, tmp_path: Path) -> None:
+    converted = tmp_path / "debian.vmdk"
+    subprocess.run(["qemu-img", "convert", "-O", "vmdk", disk, converted], check=True)
+    before = digest(converted)
+    # this small guest has nobody who listens to the button; any event, of 24 bytes, is the button's
+    listen = "for each in /dev/input/event*; do (head -c 24 $each && systemctl poweroff --force) & done"
+    leave = "(sleep 1; systemctl stop --no-block qemu-guest-agent) >/dev/null 2>&1 &"
+
+    async def body() -> None:
+        options = {"format": DiskFormat.VMDK, "firmware": Firmware.UEFI}
+        async with booted(plan(tmp_path, converted, **options)) as guest:
+            words = ("systemd-run", "--quiet", "--unit=button", "/bin/sh", "-c", f"{listen}; wait")
+            assert (await guest.execute(words)).code == 0
+            await run(guest, f"{leave} exit 0")
+            await asyncio.sleep(3)
+            with pytest.raises(Unavailable):
+                await guest.agent.ping(1)
+            ending = asyncio.create_task(guest.wait())
+            assert await guest.stop(90), guest.console.last_lines()
+            assert (await ending).code == 0
+
+    scenario(body())
+    until_gone(lambda: processes_of(UID))
+    assert digest(converted) == before
