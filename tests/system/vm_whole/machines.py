@@ -8,7 +8,6 @@ import hashlib
 import os
 import struct
 import subprocess
-import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -119,26 +118,6 @@ def cgroup() -> Iterator[tuple[tuple[str, ...], Callable[[], tuple[int, ...]]]]:
 def digest(path: Path) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def processes_of(uid: int) -> list[str]:
-    found = []
-    for status in Path("/proc").glob("[0-9]*/status"):
-        try:
-            text = status.read_text()
-        except OSError:
-            continue
-        if f"\nUid:\t{uid}\t" in text:
-            found.append(text.split("\n", 1)[0])
-    return found
-
-
-def until_gone(found: Callable[[], object]) -> None:
-    """bubblewrap reaps QEMU a moment after its end."""
-    deadline = time.monotonic() + 5
-    while left := found():
-        assert time.monotonic() < deadline, left
-        time.sleep(0.01)
 
 
 def scenario(body: Coroutine[Any, Any, None], limit_s: float = 280) -> None:

@@ -24,6 +24,7 @@ from silo.isolation.vm.whole.guest_files import one_piece
 from silo.isolation.vm.whole.launch import SWTPM
 from silo.model.disk_guest import DiskBus, DiskFormat, DiskGuest, Firmware, NetworkCard
 from tests.support.probes import require
+from tests.support.processes import until_gone
 from tests.system.vm_whole.machines import (
     UID,
     booted,
@@ -32,10 +33,8 @@ from tests.system.vm_whole.machines import (
     digest,
     network,
     plan,
-    processes_of,
     run,
     scenario,
-    until_gone,
 )
 
 
@@ -167,8 +166,7 @@ def test_bios_virtio_exec_files_stats_adoption_stop_and_the_users_file_untouched
 
     with cgroup() as (entry_files, members):
         scenario(body(entry_files, members))
-        until_gone(members)
-    until_gone(lambda: processes_of(UID))
+    until_gone(UID)
     assert {path.name for path in (tmp_path / "run").iterdir()} <= {"qemu.log"}
     assert digest(disk) == before
     assert (tmp_path / "store/overlay.qcow2").stat().st_size > 1 << 20
@@ -189,7 +187,7 @@ def test_bios_virtio_exec_files_stats_adoption_stop_and_the_users_file_untouched
                     await guest.execute(("/bin/true",))
 
     scenario(again())
-    until_gone(lambda: processes_of(UID))
+    until_gone(UID)
 
 
 @pytest.mark.timeout(600)
@@ -214,7 +212,7 @@ def test_uefi_sata_e1000_tpm_and_a_persistent_disk(disk: Path, tmp_path: Path) -
             assert await guest.stop(90), guest.console.last_lines()
 
     scenario(body())
-    until_gone(lambda: processes_of(UID))
+    until_gone(UID)
     assert digest(own) != before and b"kept\n" in own.read_bytes()
     names = {path.name for path in (tmp_path / "store").iterdir()}
     assert names == {"variables.fd", "tpm"} and any((tmp_path / "store/tpm").iterdir())
@@ -243,5 +241,5 @@ def test_a_vmdk_by_uefi_and_the_power_button_where_the_agent_is_gone(disk: Path,
             assert (await ending).code == 0
 
     scenario(body())
-    until_gone(lambda: processes_of(UID))
+    until_gone(UID)
     assert digest(converted) == before

@@ -12,7 +12,8 @@ import pytest
 from silo.errors import Conflict, InvalidRequest, NotFound
 from silo.isolation.vm.whole.disk import OpenDisk, ensure_overlay, open_disk
 from silo.model.disk_guest import DiskFormat, DiskGuest
-from tests.system.vm_whole.machines import UID, processes_of, require_machines, until_gone
+from tests.support.processes import until_gone
+from tests.system.vm_whole.machines import UID, require_machines
 
 SIZE = 64 << 20
 
@@ -41,7 +42,7 @@ def look(disk: Path, disk_format: str, *, persist: bool = False) -> OpenDisk:
     """Nothing of the look is left."""
     guest = DiskGuest(path=disk, format=DiskFormat(disk_format), persist=persist)
     opened = asyncio.run(open_disk(guest, uid=UID))
-    until_gone(lambda: processes_of(UID))
+    until_gone(UID)
     return opened
 
 

@@ -30,6 +30,7 @@ _SENTINEL = b"\xff"
 _LINE_BYTES = 1 << 20
 # The agent keeps 16 MiB of each output, which base64 makes a third longer.
 _OUTPUT_LINE_BYTES = 48 << 20
+_OUTPUT_LIMIT_S = 120.0
 _SKIPPED_BYTES = 64 << 20
 INPUT_BYTES = 8 << 20
 """A program's input goes along with the command that starts it, and the agent takes no longer commands than this is safe for."""
@@ -128,7 +129,10 @@ class GuestAgent:
                 # until it is answered, what comes next might be this one's answer
                 self._in_step = False
                 await self._send({"execute": command, "arguments": _with_dashes(arguments)})
-                untrusted_reply = _parse(await self._read_line(line_bytes))
+                untrusted_line = await self._read_line(line_bytes)
+                # a long output would hold the daemon up
+                is_long = len(untrusted_line) > _LINE_BYTES
+                untrusted_reply = await asyncio.to_thread(_parse, untrusted_line) if is_long else _parse(untrusted_line)
                 self._in_step = True
         except TimeoutError:
             raise Unavailable(f"the guest agent did not answer {command} within {limit_s:.0f} s") from None
@@ -248,7 +252,9 @@ class GuestAgent:
 
     async def poll(self, pid: int) -> Executed | None:
         """None while it runs. The agent tells of an end once, and forgets it."""
-        status = await self.ask(_Status, "guest-exec-status", pid=pid, line_bytes=_OUTPUT_LINE_BYTES, limit_s=120.0)
+        status = await self.ask(
+            _Status, "guest-exec-status", pid=pid, line_bytes=_OUTPUT_LINE_BYTES, limit_s=_OUTPUT_LIMIT_S
+        )
         if not status.exited:
             return None
         return Executed(
