@@ -37,8 +37,11 @@ class ContainerFiles:
     async def changes(self, reference: str) -> tuple[FileChange, ...]:
         live = self._resolve(reference, "diff")
         await self._save(live)
-        async with self._open(live) as files:
-            return await files.changes()
+        storage, image = self._parts.storage, self._parts.image_of(live.record)
+        if not self._parts.runtime(live.record.isolation).keeps_files:
+            return await storage.changes(live.id, image)
+        async with self._open(live) as files, aclosing(cast(Any, files.layer())) as chunks:
+            return await storage.layer_changes(image, chunks)
 
     async def export(self, reference: str) -> AsyncIterator[bytes]:
         live = self._resolve(reference, "export")

@@ -100,9 +100,6 @@ class RootFiles(Protocol):
     def export(self) -> AsyncIterator[bytes]:
         """The whole root as a tar, without what is mounted on it."""
 
-    async def changes(self) -> tuple[FileChange, ...]:
-        """What differs from the image."""
-
     def layer(self) -> AsyncIterator[bytes]:
         """What differs from the image, as an uncompressed OCI layer (whiteouts, opaque directories)."""
 
@@ -368,6 +365,9 @@ class Storage(Protocol):
         """Make a user of the container the owner of what a silo needs to own; idempotent."""
 
     async def changes(self, container_id: str, image: Image) -> tuple[FileChange, ...]: ...
+    async def layer_changes(self, image: Image, chunks: AsyncIterator[bytes]) -> tuple[FileChange, ...]:
+        """`changes` of a container whose scratch comes as an uncompressed OCI layer, which is untrusted."""
+
     def layer_tar(self, container_id: str) -> AsyncIterator[bytes]:
         """The scratch as an uncompressed OCI layer (whiteouts, opaque directories)."""
 

@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any, cast
 
-from silo.engine.ports import FileChange, RootFiles, Storage
+from silo.engine.ports import RootFiles, Storage
 from silo.model.image import Image
 from silo.model.mount import PlannedMount
 from silo.model.runtime import Rootfs
@@ -72,9 +72,6 @@ class _StorageFiles:
         async with aclosing(cast(Any, self._storage.export_tar(await self._root()))) as chunks:
             async for chunk in chunks:
                 yield chunk
-
-    async def changes(self) -> tuple[FileChange, ...]:
-        return await self._storage.changes(self._container_id, self._image)
 
     def layer(self) -> AsyncIterator[bytes]:
         return self._storage.layer_tar(self._container_id)

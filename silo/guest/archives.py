@@ -53,7 +53,7 @@ def _names(root: int, directory: str) -> list[str]:
     except OSError:
         return []
     try:
-        return os.listdir(descriptor)
+        return os.listdir(descriptor)  # noqa: PTH208 - pathlib is not imported here
     finally:
         os.close(descriptor)
 
@@ -91,8 +91,9 @@ def describe_path(root: int, path: str) -> dict[str, Any]:
             "target_mode": 0,
         }
         if stat.S_ISLNK(status.st_mode):
-            answer["link"] = os.readlink(name, dir_fd=parent)
-            answer["target"] = os.path.normpath(os.path.join("/", os.path.dirname(path), answer["link"]))  # noqa: PTH118, PTH120
+            link = os.readlink(name, dir_fd=parent)
+            above = path.rpartition("/")[0]
+            answer["link"], answer["target"] = link, os.path.normpath(link if link[:1] == "/" else f"/{above}/{link}")
             with contextlib.suppress(OSError, Refused):
                 answer["target"] = "/" + _real_path(root, path, 0)
                 target = open_in_root(root, path, os.O_PATH)

@@ -14,7 +14,16 @@ from silo.guest.mounting import make_directories
 
 _MAXIMUM_BYTES = 256 << 10
 _ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EISDIR, errno.ENXIO)
-_LIMITS = ("cpu.max", "cpu.weight", "memory.high", "memory.max", "memory.low", "memory.swap.max", "pids.max")
+_LIMITS = (
+    "cgroup.freeze",
+    "cpu.max",
+    "cpu.weight",
+    "memory.high",
+    "memory.max",
+    "memory.low",
+    "memory.swap.max",
+    "pids.max",
+)
 
 
 def read_files(root: int, paths: list[str]) -> list[str | None]:

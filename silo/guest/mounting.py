@@ -28,7 +28,7 @@ def make_mounts(wanted: list[dict[str, Any]]) -> None:
 
 
 def _make(entry: dict[str, Any]) -> str:
-    """`type`, `source`, `target`, `options` (words: flags, the rest is the file system's), `mkdir`, `beneath`."""
+    """`type`, `source`, `target`, `options` (words: flags, the rest is the file system's), `mkdir` or `mkfile`, `beneath`."""
     kind = str(entry.get("type", ""))
     if kind not in _KINDS:
         raise Refused("invalid", f"file system {kind!r} is not one that this agent mounts")
@@ -40,6 +40,8 @@ def _make(entry: dict[str, Any]) -> str:
     try:
         if entry.get("mkdir"):
             make_directories(root, target)
+        elif entry.get("mkfile"):
+            make_file(root, target)
         # whatever links an image holds: resolved beneath its root, and mounted on what was found
         place = open_in_root(root, target, os.O_PATH)
     finally:
@@ -87,5 +89,17 @@ def make_directories(root: int, path: str) -> None:
             below = open_in_root(root, done, os.O_PATH | os.O_DIRECTORY)
             os.close(above)
             above = below
+    finally:
+        os.close(above)
+
+
+def make_file(root: int, path: str) -> None:
+    """An empty file to mount on, where there is nothing."""
+    parent, _, name = path.rstrip("/").rpartition("/")
+    make_directories(root, parent)
+    above = open_in_root(root, parent, os.O_PATH | os.O_DIRECTORY)
+    try:
+        with contextlib.suppress(FileExistsError):
+            os.close(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644, dir_fd=above))
     finally:
         os.close(above)

@@ -23,6 +23,7 @@ from silo.storage import archives, mounting
 from silo.storage.changes import CompareRegistry, find_changes
 from silo.storage.extraction import extract_archive
 from silo.storage.failures import explained
+from silo.storage.layer_sketch import sketch_layer
 from silo.storage.owning import give, is_owned
 from silo.storage.scratch import Scratches, disk_usage_bytes
 from silo.storage.streaming import consume, stream
@@ -74,11 +75,15 @@ class LocalStorage:
 
     # Views
 
-    def rootfs(self, container_id: str, image: Image, *, read_only: bool, volatile: bool) -> Rootfs:
+    def _layers(self, image: Image) -> tuple[Path, ...]:
         layers = tuple(reversed(image.layer_paths))
         if not layers:
             self._empty_layer.mkdir(exist_ok=True)
             layers = (self._empty_layer,)
+        return layers
+
+    def rootfs(self, container_id: str, image: Image, *, read_only: bool, volatile: bool) -> Rootfs:
+        layers = self._layers(image)
         return Rootfs(layers=layers, scratch=self._scratches.path(container_id), read_only=read_only, volatile=volatile)
 
     def mounted(
@@ -99,10 +104,18 @@ class LocalStorage:
         return await asyncio.to_thread(self._find_changes, container_id, image)
 
     def _find_changes(self, container_id: str, image: Image) -> tuple[FileChange, ...]:
-        rootfs = self.rootfs(container_id, image, read_only=False, volatile=False)
+        return self._compare(self._scratches.path(container_id) / "upper", image)
+
+    def _compare(self, upper: Path, image: Image) -> tuple[FileChange, ...]:
         is_windows = image.platform.os == PersonalityName.WINDOWS
-        with self._views.read_only(rootfs.layers) as lower:
-            return find_changes(rootfs.scratch / "upper", lower, windows=is_windows, compare=self._compare_registry)
+        with self._views.read_only(self._layers(image)) as lower:
+            return find_changes(upper, lower, windows=is_windows, compare=self._compare_registry)
+
+    async def layer_changes(self, image: Image, chunks: AsyncIterator[bytes]) -> tuple[FileChange, ...]:
+        """Raises InvalidRequest, NoSpace, HostError."""
+        with self._views.place() as upper:
+            await consume(chunks, lambda source: sketch_layer(upper, source))
+            return await asyncio.to_thread(self._compare, upper, image)
 
     def layer_tar(self, container_id: str) -> AsyncIterator[bytes]:
         return stream(_layer(self._scratches.path(container_id) / "upper"))

@@ -120,11 +120,22 @@ class Views:
         finally:
             self._remove(target)
 
+    @contextlib.contextmanager
+    def place(self) -> Iterator[Path]:
+        """An empty directory for the time, for what is compared without being mounted."""
+        target = self._new_directory()
+        try:
+            yield target
+        finally:
+            shutil.rmtree(target, ignore_errors=True)
+
     def clean(self) -> None:
         """Take away what a killed daemon left mounted."""
         if self._directory.is_dir():
             for entry in list(os.scandir(self._directory)):
-                self._remove(Path(entry.path))
+                while mounts.unmount(entry.path):
+                    pass
+                shutil.rmtree(entry.path, ignore_errors=True)
 
     def _open(self, shared: _Shared, rootfs: Rootfs, planned: Sequence[PlannedMount]) -> None:
         if shared.path == Path():

@@ -67,6 +67,9 @@ class VmContainer:
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
     wiring: asyncio.Lock = field(default_factory=asyncio.Lock)
     sequence: int = 0
+    lookers: int = 0
+    """Who reads its files just now."""
+    looking: asyncio.Lock = field(default_factory=asyncio.Lock)
     last_statistics: Statistics = field(default_factory=Statistics)
 
     @property

@@ -10,6 +10,7 @@ from silo.errors import SiloError
 from silo.isolation.vm.agent_streams import GuestReader, GuestWriter
 
 _PIECE_BYTES = 65536
+_SETTLE_S = 0.2
 
 
 class Inlet:
@@ -31,6 +32,10 @@ class Inlet:
         if self._write >= 0:
             os.close(self._write)
             self._write = -1
+
+    async def settle(self) -> None:
+        """After `finish`: the guest has heard of the end, unless others still hold descriptors."""
+        await asyncio.wait({self._pumping}, timeout=_SETTLE_S)
 
     def close(self) -> None:
         self.finish()

@@ -75,5 +75,3 @@ def _name(path: str, untrusted_found: str) -> str:
         return "/"
     # without case: as it is on the disk
     return untrusted_found if untrusted_found.casefold() == given.casefold() else given
-
-

@@ -8,16 +8,18 @@ again after a restart of the daemon. What limits and confines a guest is done on
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import signal as signals
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
-from silo.engine.ports import RunningExec, RuntimeListener
-from silo.errors import Conflict, NotFound, ToolMissing, Unsupported
+from silo.engine.ports import RootFiles, RunningExec, RuntimeListener
+from silo.errors import Conflict, NotFound, SiloError, ToolMissing, Unsupported
 from silo.host.cgroups import CgroupTree, cgroup_parent, find_layout
 from silo.isolation import run_files
 from silo.isolation.seccomp import SeccompSource
@@ -30,8 +32,10 @@ from silo.isolation.vm.finding import find_again, log_of
 from silo.isolation.vm.guest_spec import MAIN, limits
 from silo.isolation.vm.image_files import ImageFiles
 from silo.isolation.vm.jail import QEMU
+from silo.isolation.vm.opening import FileOpener
 from silo.isolation.vm.ps_table import build_process_table
 from silo.isolation.vm.ranges import Ranges
+from silo.isolation.vm.root_files import VmFiles
 from silo.isolation.vm.scratch_disks import NAME as SCRATCH_NAME
 from silo.isolation.vm.scratch_disks import ScratchDisks
 from silo.isolation.vm.shapes import Shape, check_update, host_limits, memory_of, processors_of
@@ -39,12 +43,14 @@ from silo.isolation.vm.starting import Starter
 from silo.isolation.vm.watching import Watcher
 from silo.isolation.vm.wiring_up import wire_up
 from silo.model.container import Resources
+from silo.model.mount import PlannedMount
 from silo.model.platform import Isolation, PersonalityName
 from silo.model.runtime import (
     ContainerPlan,
     LaunchPlan,
     ProcessPlan,
     ProcessTable,
+    Rootfs,
     RuntimeReport,
     RuntimeState,
     Sandbox,
@@ -54,6 +60,8 @@ from silo.model.runtime import (
 from silo.model.vm_image import VmImage
 
 log = logging.getLogger(__name__)
+
+_RELEASE_PATIENCE_S = 30.0
 
 FindImage = Callable[[str], Awaitable[VmImage]]
 """The utility VM of that name ("": the usual one), built when it can be and is not there yet. Raises NotFound."""
@@ -100,6 +108,7 @@ class VmRuntime:
         self._warnings = await asyncio.to_thread(self._cgroups.open)
         self._clones = Clones(self._directory, self._cgroups, self._ranges, self._images, self._scratches)
         await asyncio.to_thread(self._images.open)
+        self._opener = FileOpener(self._clones, self._images, self._plain_shape, self._scratch)
         self._opened = True
 
     async def close(self) -> None:
@@ -109,6 +118,7 @@ class VmRuntime:
             container.releasing = True
             self._let_go(container)
             container.clone.session.close()
+        await self._opener.close()
         if self._ending:
             await asyncio.gather(*self._ending.values(), return_exceptions=True)
         await self._clones.close()
@@ -162,8 +172,8 @@ class VmRuntime:
             raise ToolMissing(QEMU, "qemu-system-x86")
         shape = await self._shape(plan)
         image = await self._images.ensure(plan.rootfs.layers, map_it=plan.personality is PersonalityName.LINUX)
-        scratch = plan.directory / SCRATCH_NAME
-        await asyncio.to_thread(self._make_scratch, scratch)
+        await self._opener.give_way(plan.id)
+        scratch = await self._scratch(plan.directory)
         (plan.directory / "exit.json").unlink(missing_ok=True)
         clone = await self._clones.start(
             plan.id, shape, image, scratch, host_limits(plan.resources, shape.memory_bytes)
@@ -203,10 +213,24 @@ class VmRuntime:
             accelerator=accelerator,
         )
 
-    def _make_scratch(self, path: Path) -> None:
-        self._scratches.open()
-        if not path.exists():
-            self._scratches.create(path)
+    async def _plain_shape(self) -> Shape:
+        """For looking at a disk: any utility VM can."""
+        image = await self._find_image("")
+        accelerator = await self._clones.accelerator(image, self._settings.acceleration)
+        memory = memory_of(Resources(), PersonalityName.LINUX, self._settings.default_memory_bytes)
+        return Shape(image, memory, 1, PersonalityName.LINUX, accelerator)
+
+    async def _scratch(self, directory: Path) -> Path:
+        """The container's disk, made when there is none yet."""
+
+        def ensure() -> Path:
+            path = directory / SCRATCH_NAME
+            self._scratches.open()
+            if not path.exists():
+                self._scratches.create(path)
+            return path
+
+        return await asyncio.to_thread(ensure)
 
     def _sandbox(self, container: VmContainer) -> Sandbox:
         netns = container.netns if container.record.plan.network == "private" else None
@@ -284,15 +308,26 @@ class VmRuntime:
         await container.clone.session.guest.resize(MAIN, rows, columns)
 
     async def pause(self, container_id: str) -> None:
+        """The container is frozen in its guest, then the machine stands still."""
         container = self._awake(container_id, "it is paused again")
+        await self._freeze(container, frozen=True)
         await container.clone.vm.monitor.execute("stop")
         self._remember(container, paused=True)
 
     async def unpause(self, container_id: str) -> None:
         container = self._running(container_id)
-        await container.clone.vm.monitor.execute("cont")
+        await self._resume(container)
         self._remember(container, paused=False)
-        # its clock stood still
+        await self._freeze(container, frozen=False)
+        await self.update_network(container_id)
+
+    async def _freeze(self, container: VmContainer, *, frozen: bool) -> None:
+        files = {"cgroup.freeze": str(int(frozen))}
+        await container.clone.session.client.request("limit", {"task": MAIN, "files": files})
+
+    async def _resume(self, container: VmContainer) -> None:
+        """Its machine runs, with a clock that is right; the container itself stays as it was."""
+        await container.clone.vm.monitor.execute("cont")
         await container.clone.session.set_clock()
 
     def _remember(self, container: VmContainer, **changes: object) -> None:
@@ -332,6 +367,7 @@ class VmRuntime:
         container = self._containers.get(container_id)
         if container is not None and container.inlet is not None and not container.record.plan.process.tty:
             container.inlet.finish()
+            await container.inlet.settle()
 
     async def exec(
         self, container_id: str, program: ProcessPlan | LaunchPlan, *, stdin: bool, stdout: bool, stderr: bool
@@ -360,6 +396,40 @@ class VmRuntime:
             return
         await wire_up(container)
         await container.clone.session.write_files(await self._starter.files(container.record.plan))
+
+    def open_files(
+        self, container_id: str, rootfs: Rootfs, planned: Sequence[PlannedMount]
+    ) -> AbstractAsyncContextManager[RootFiles]:
+        container = self._containers.get(container_id)
+        if container is not None and container.running:
+            return self._open_running(container)
+        return self._open_stopped(container_id, rootfs, planned)
+
+    @contextlib.asynccontextmanager
+    async def _open_running(self, container: VmContainer) -> AsyncIterator[RootFiles]:
+        """A paused one's machine runs for as long as somebody looks; its programs do not."""
+        async with container.looking:
+            container.lookers += 1
+            if container.record.paused and container.lookers == 1:
+                await self._resume(container)
+        try:
+            yield VmFiles(container.clone.session.guest, {"task": MAIN})
+        finally:
+            container.lookers -= 1
+            if container.record.paused and not container.lookers and container.running:
+                with contextlib.suppress(SiloError):
+                    await container.clone.vm.monitor.execute("stop")
+
+    @contextlib.asynccontextmanager
+    async def _open_stopped(
+        self, container_id: str, rootfs: Rootfs, planned: Sequence[PlannedMount]
+    ) -> AsyncIterator[RootFiles]:
+        async with asyncio.timeout(_RELEASE_PATIENCE_S):
+            # one that has just ended still holds its disk
+            while container_id in self._containers or container_id in self._ending:
+                await asyncio.sleep(0.02)
+        async with self._opener.open(container_id, rootfs, planned) as files:
+            yield files
 
     def root_path(self, container_id: str) -> Path | None:  # noqa: ARG002 - a guest's root is nowhere on the host
         return None

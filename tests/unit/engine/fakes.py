@@ -82,9 +82,6 @@ class FakeRootFiles:
     def export(self) -> AsyncIterator[bytes]:
         return self._chunks(b"export")
 
-    async def changes(self) -> tuple[FileChange, ...]:
-        return (FileChange(kind=1, path="/new"),)
-
     def layer(self) -> AsyncIterator[bytes]:
         return self._chunks(b"layer")
 
@@ -201,6 +198,10 @@ class FakeStorage:
 
     def create_scratch(self, container_id: str) -> None:
         (self.root / container_id).mkdir()
+
+    async def layer_changes(self, image: Image, chunks: AsyncIterator[bytes]) -> tuple[FileChange, ...]:
+        assert [chunk async for chunk in chunks] == [b"layer"]
+        return (FileChange(kind=1, path="/new"),)
 
     async def remove_scratch(self, container_id: str) -> None:
         for path in (self.root / container_id).iterdir():
