@@ -47,6 +47,15 @@ def raw(path: Path, *, persist: bool = False) -> DiskGuest:
     return DiskGuest(path=path, format=DiskFormat.RAW, persist=persist)
 
 
+def check_jail(guest: WholeGuest, *, files: set[str]) -> None:
+    """Nobody of the host's, without any file of the user's."""
+    process = Path(f"/proc/{guest.process.pid}")
+    assert {path.name for path in (process / "root/guest").iterdir()} == files
+    fields = dict(line.split(":\t", 1) for line in (process / "status").read_text().splitlines())
+    assert set(fields["Uid"].split()) == {str(UID)} and int(fields["CapEff"], 16) == int(fields["CapBnd"], 16) == 0
+    assert (fields["NoNewPrivs"], fields["Seccomp"]) == ("1", "2")
+
+
 async def check_programs(guest: WholeGuest) -> None:
     assert await run(guest, "echo out; echo err >&2; exit 37") == ("out\n", "err\n", 37)
     assert (await run(guest, "kill -9 $$"))[2] == 137
@@ -140,6 +149,7 @@ def test_bios_virtio_exec_files_stats_adoption_stop_and_the_users_file_untouched
         the_plan = plan(tmp_path, disk, cgroup_files=entry_files)
         async with booted(the_plan) as guest:
             assert guest.process.pid in members()
+            check_jail(guest, files=set())
             assert (await guest.os_info()).id == "debian"
             await check_programs(guest)
             await check_files(guest)
@@ -201,6 +211,7 @@ def test_uefi_sata_e1000_tpm_and_a_persistent_disk(disk: Path, tmp_path: Path) -
 
     async def body() -> None:
         async with booted(plan(tmp_path, own, **options, mac="02:53:49:4c:4f:07")) as guest:
+            check_jail(guest, files={"firmware.fd"})
             assert (await run(guest, "test -d /sys/firmware/efi && test -e /dev/tpm0 && echo both"))[0] == "both\n"
             # Intel's 82540EM, whose driver this kernel lacks
             assert "8086:100E" in (await run(guest, "cat /sys/bus/pci/devices/*/uevent"))[0].upper()
