@@ -9,7 +9,7 @@ SILO_CACHE=${SILO_CACHE:-$SILO_ROOT/.cache}
 VENV=$SILO_ROOT/.venv
 PYTHON=$VENV/bin/python
 # Measured on a fresh Debian 12: packages 0.7 GiB, their archives 0.2, the checkout's .venv and .cache 1.0, /var/lib/silo 0.7.
-# Added since: QEMU 0.1 GiB, the image of utility VMs with its packages 0.2.
+# Added since: QEMU 0.1 GiB, the image of utility VMs with its packages 0.2, the tests' Debian disk with its tools 0.3.
 NEEDED_GIB=4
 # Debian 12 and 13 and Ubuntu 24.04 have all of these under the same names.
 RUNTIME_PACKAGES="ca-certificates crun skopeo debian-archive-keyring libnftables1 libseccomp2 tini procps hostname mount

@@ -38,12 +38,14 @@ _FILE_SERVER = "-all,+chown,+dac_override,+dac_read_search,+fowner,+fsetid"
 class Jail:
     """`uid` is the user and group id; `files` maps absolute paths in the jail to files of the host, seen read-only.
 
-    `kvm_group` is the group that may open /dev/kvm; None leaves the device out. `user_namespace` is a descriptor, to be passed
-    on: QEMU is then its root, which is `uid` on the host, and `kvm_group` is a group of that namespace.
+    `writable` are those that it may write to as far as `uid` may. `kvm_group` is the group that may open /dev/kvm; None leaves
+    the device out. `user_namespace` is a descriptor, to be passed on: QEMU is then its root, which is `uid` on the host, and
+    `kvm_group` is a group of that namespace.
     """
 
     uid: int
     files: Mapping[str, Path] = field(default_factory=dict)
+    writable: Mapping[str, Path] = field(default_factory=dict)
     kvm_group: int | None = None
     user_namespace: int = -1
 
@@ -70,10 +72,11 @@ def build_jail(jail: Jail, argv: Sequence[str]) -> tuple[str, ...]:
     words += ["--proc", "/proc", "--dev", "/dev"]
     if jail.kvm_group is not None:
         words += ["--dev-bind", "/dev/kvm", "/dev/kvm"]
-    for place, file in jail.files.items():
+    shown = [("--ro-bind", *pair) for pair in jail.files.items()]
+    for option, place, file in (*shown, *(("--bind", *pair) for pair in jail.writable.items())):
         if not place.startswith("/guest/") or ".." in place.split("/"):
             raise InvalidRequest(f"{place!r} is no place for a guest's file", hint="they lie below /guest")
-        words += ["--ro-bind", str(file), place]
+        words += [option, str(file), place]
     if jail.user_namespace >= 0:
         words += ["--perms", "0755", "--size", "65536", "--tmpfs", FOLDERS]
     words += ["--chdir", "/", "--remount-ro", "/", "--", *_drop(jail), *argv]

@@ -11,31 +11,30 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import signal
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from silo.errors import HostError, SiloError, Unavailable
-from silo.host import namespaces
 from silo.host.run import start_detached
 from silo.isolation.slots import RANGE_SIZE
 from silo.isolation.vm.accelerator import kvm_group
 from silo.isolation.vm.command import Accelerator, Descriptors, Machine, Role, build_qemu
 from silo.isolation.vm.jail import Jail, build_jail
+from silo.isolation.vm.process import Process, child_of, kill_tree
 from silo.isolation.vm.qmp import EventListener, QmpClient
 
 CONSOLE_BYTES = 16384
 START_LIMIT_S = 20.0
 _QUIT_LIMIT_S = 2.0
-_KILL_LIMIT_S = 5.0
 
 
 class Console:
-    """The newest output of a guest's console. A guest may write without end: what is old is forgotten."""
+    """The newest output of a guest's console. A guest may write without end: what is old is forgotten, once `on_output` got it."""
 
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(self, connection: socket.socket, on_output: Callable[[bytes], None] = lambda _: None) -> None:
         connection.setblocking(False)
+        self._on_output = on_output
         self._socket = connection
         self._untrusted_text = bytearray()
         asyncio.get_running_loop().add_reader(connection.fileno(), self._readable)
@@ -51,6 +50,7 @@ class Console:
             asyncio.get_running_loop().remove_reader(self._socket.fileno())
             return
         self._untrusted_text += data
+        self._on_output(data)
         del self._untrusted_text[:-CONSOLE_BYTES]
 
     def last_lines(self, count: int = 40) -> str:
@@ -71,19 +71,20 @@ class VirtualMachine:
     def __init__(self, directory: Path, pid: int, monitor: QmpClient, console: Console) -> None:
         self.directory = directory
         self.pid = pid
-        self.pid_started = namespaces.start_time(pid)
+        self.process = Process(pid)
+        self.pid_started = self.process.started
         self.monitor = monitor
         self.console = console
 
     @property
     def alive(self) -> bool:
-        return namespaces.start_time(self.pid) == self.pid_started
+        return self.process.is_alive
 
     def connect_agent(self) -> socket.socket:
         """The host's end of the agent's port; one connection at a time. Raises Unavailable when QEMU is gone."""
         connection = socket.socket(socket.AF_UNIX)
         try:
-            _at(self.directory, "agent.sock", connection.connect)
+            at_directory(self.directory, "agent.sock", connection.connect)
         except OSError as error:
             connection.close()
             raise Unavailable(
@@ -96,30 +97,11 @@ class VirtualMachine:
         """Nothing is left of it when this returns. Idempotent."""
         with contextlib.suppress(SiloError, TimeoutError):
             await self.monitor.execute("quit", limit_s=_QUIT_LIMIT_S)
-            await self._until_dead(_QUIT_LIMIT_S)
-        if namespaces.kill_process(self.pid, signal.SIGKILL, started=self.pid_started):
-            with contextlib.suppress(TimeoutError):
-                await self._until_dead(_KILL_LIMIT_S)
+            await self.process.until_dead(_QUIT_LIMIT_S)
+        await self.process.kill()
         self.close()
         for name in ("monitor.sock", "agent.sock"):
             (self.directory / name).unlink(missing_ok=True)
-
-    async def _until_dead(self, limit_s: float) -> None:
-        """Its connections end before its memory is given back; the process is gone only after both."""
-        try:
-            handle = os.pidfd_open(self.pid)
-        except ProcessLookupError:
-            return
-        loop, dead = asyncio.get_running_loop(), asyncio.Event()
-        try:
-            if namespaces.start_time(self.pid) != self.pid_started:
-                return
-            loop.add_reader(handle, dead.set)
-            async with asyncio.timeout(limit_s):
-                await dead.wait()
-        finally:
-            loop.remove_reader(handle)
-            os.close(handle)
 
     def close(self) -> None:
         """Let go of it; it runs on."""
@@ -129,11 +111,11 @@ class VirtualMachine:
 
 async def adopt_machine(directory: Path, pid: int, pid_started: int) -> VirtualMachine:
     """One that an earlier daemon started; its console went with that one. Raises Unavailable when it has ended."""
-    if not pid or namespaces.start_time(pid) != pid_started:
+    if not pid or not Process(pid, pid_started).is_alive:
         raise Unavailable("the virtual machine has ended")
     connection = socket.socket(socket.AF_UNIX)
     try:
-        _at(directory, "monitor.sock", connection.connect)
+        at_directory(directory, "monitor.sock", connection.connect)
         client = await QmpClient.connect(connection)
     except OSError as error:
         connection.close()
@@ -164,38 +146,48 @@ async def start_machine(
     complaint, Unavailable; nothing runs then.
     """
     with contextlib.ExitStack() as made:
-        monitor, agent = (made.enter_context(_listen(directory, name)) for name in ("monitor.sock", "agent.sock"))
+        monitor, agent = (made.enter_context(listen_at(directory, name)) for name in ("monitor.sock", "agent.sock"))
         console, console_end = (made.enter_context(end) for end in socket.socketpair())
         descriptors = Descriptors(monitor.fileno(), agent.fileno(), console_end.fileno(), memory, scratch)
         group = kvm_group() if machine.accelerator is Accelerator.KVM else None
         if group is not None and user_namespace >= 0:
             group = RANGE_SIZE
         jail = Jail(uid=uid, files=files, kvm_group=group, user_namespace=user_namespace)
-        argv = (*_enter(entry_files), *build_jail(jail, build_qemu(machine, descriptors, role)))
+        argv = (*enter_groups(entry_files), *build_jail(jail, build_qemu(machine, descriptors, role)))
         passed = [*descriptors.passed(), *([user_namespace] if user_namespace >= 0 else [])]
         log_path = directory / "qemu.log"
         # vfork and exec of a program: a few milliseconds, and not the loop's
         parent = await asyncio.to_thread(start_detached, argv, log_path=log_path, pass_fds=passed)
-        connection = socket.socket(socket.AF_UNIX)
-        try:
-            _at(directory, "monitor.sock", connection.connect)
-            # from here on QEMU alone holds the listening ends: its death is the end of the connection
-            monitor.close()
-            agent.close()
-            console_end.close()
-            client = await QmpClient.connect(connection, on_event, limit_s=START_LIMIT_S)
-            pid = _child_of(parent)
-        except BaseException as error:
-            connection.close()
-            _kill_tree(parent)
-            if isinstance(error, SiloError | OSError):
-                raise HostError("QEMU could not be started", details=_complaint(log_path) or str(error)) from error
-            raise
+        pid, client = await join_started(directory, parent, (monitor, agent, console_end), on_event)
         made.pop_all()
     return VirtualMachine(directory, pid, client, Console(console))
 
 
-def _enter(files: Sequence[str]) -> tuple[str, ...]:
+async def join_started(
+    directory: Path, parent: int, passed: Iterable[socket.socket], on_event: EventListener | None
+) -> tuple[int, QmpClient]:
+    """The pid and the monitor of the QEMU that bubblewrap, `parent`, has just started; it is killed when this fails.
+
+    `passed` are the ends that are QEMU's alone from now on. Raises HostError with QEMU's complaint.
+    """
+    connection = socket.socket(socket.AF_UNIX)
+    try:
+        at_directory(directory, "monitor.sock", connection.connect)
+        # from here on QEMU alone holds the listening ends: its death is the end of the connection
+        for end in passed:
+            end.close()
+        client = await QmpClient.connect(connection, on_event, limit_s=START_LIMIT_S)
+        return child_of(parent), client
+    except BaseException as error:
+        connection.close()
+        kill_tree(parent)
+        if isinstance(error, SiloError | OSError):
+            details = _complaint(directory / "qemu.log") or str(error)
+            raise HostError("QEMU could not be started", details=details) from error
+        raise
+
+
+def enter_groups(files: Sequence[str]) -> tuple[str, ...]:
     """A shell that moves itself and becomes the program: moving another process takes the kernel ten times as long."""
     if not files:
         return ()
@@ -203,42 +195,22 @@ def _enter(files: Sequence[str]) -> tuple[str, ...]:
     return ("/bin/sh", "-c", script, "sh", " ".join(files))
 
 
-def _listen(directory: Path, name: str) -> socket.socket:
+def listen_at(directory: Path, name: str) -> socket.socket:
     listener = socket.socket(socket.AF_UNIX)
     (directory / name).unlink(missing_ok=True)
-    _at(directory, name, listener.bind)
+    at_directory(directory, name, listener.bind)
     (directory / name).chmod(0o600)
     listener.listen(1)
     return listener
 
 
-def _at(directory: Path, name: str, call: Callable[[str], object]) -> None:
+def at_directory(directory: Path, name: str, call: Callable[[str], object]) -> None:
     """bind or connect by a path through a descriptor, because socket addresses are at most 107 bytes long."""
     descriptor = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         call(f"/proc/self/fd/{descriptor}/{name}")
     finally:
         os.close(descriptor)
-
-
-def _child_of(parent: int) -> int:
-    """QEMU's pid: bubblewrap's only child."""
-    children = _children(parent)
-    if not children:
-        raise HostError("QEMU has ended while it was being started")
-    return children[0]
-
-
-def _kill_tree(parent: int) -> None:
-    for pid in (*_children(parent), parent):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-
-
-def _children(parent: int) -> list[int]:
-    with contextlib.suppress(OSError, ValueError):
-        return [int(word) for word in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
-    return []
 
 
 def _complaint(log_path: Path) -> str:

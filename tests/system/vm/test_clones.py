@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import time
 from collections.abc import Coroutine, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from silo.isolation.vm.machine import VirtualMachine
 from silo.isolation.vm.template import Template, make_template
 from silo.wiring import AGENT_FILES, UtilityVm
 from tests.support.probes import require, require_program, require_root
+from tests.support.processes import processes_of, until_gone
 from tests.system.vm.clones import (
     BOOT_LIMIT_S,
     FIRST_UID,
@@ -56,26 +56,6 @@ def template(image: Path, layer: Path, tmp_path_factory: pytest.TempPathFactory)
 
 def scenario(body: Coroutine[Any, Any, None]) -> None:
     asyncio.run(asyncio.wait_for(body, 120))
-
-
-def processes_of(uid: int) -> list[str]:
-    found = []
-    for status in Path("/proc").glob("[0-9]*/status"):
-        try:
-            text = status.read_text()
-        except OSError:
-            continue
-        if f"\nUid:\t{uid}\t" in text:
-            found.append(text.split("\n", 1)[0])
-    return found
-
-
-def until_gone(uid: int) -> None:
-    """bubblewrap reaps QEMU a moment after its end."""
-    deadline = time.monotonic() + 5
-    while left := processes_of(uid):
-        assert time.monotonic() < deadline, left
-        time.sleep(0.01)
 
 
 def test_a_container_has_a_kernel_of_its_own(template: Template, layer: Path, tmp_path: Path) -> None:

@@ -97,7 +97,7 @@ def test_it_is_nobody_and_sees_nothing_of_the_host(tmp_path: Path) -> None:
         async with qemu(tmp_path, memory=memory) as running:
             root = Path(f"/proc/{running.pid}/root")
             assert {path.name for path in root.iterdir()} == {"bin", "dev", "guest", "lib", "lib64", "proc", "usr"}
-            assert {path.name for path in (root / "usr/bin").iterdir()} == {"qemu-system-x86_64", "setpriv"}
+            assert {path.name for path in (root / "usr/bin").iterdir()} == {"nsenter", "qemu-system-x86_64", "setpriv"}
             assert not any((root / "guest").iterdir()) and not (root / "dev/kvm").exists()
             assert set(running.status("Uid")) == set(running.status("Gid")) == {str(UID)}
             assert running.status("Groups") == []

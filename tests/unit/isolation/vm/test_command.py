@@ -96,3 +96,11 @@ def test_a_vm_is_no_user_of_the_host(uid: int) -> None:
 def test_files_stay_in_their_place(place: str) -> None:
     with pytest.raises(InvalidRequest, match="no place for a guest's file"):
         build_jail(Jail(uid=300000, files={place: Path("/x")}), ("qemu",))
+
+
+def test_what_it_may_write_to_is_named_apart() -> None:
+    words = build_jail(Jail(uid=300000, writable={"/guest/tpm": Path("/host/tpm")}), ("swtpm",))
+    place = words.index("--bind")
+    assert words[place + 1 : place + 3] == ("/host/tpm", "/guest/tpm") and words.count("--bind") == 1
+    with pytest.raises(InvalidRequest, match="no place for a guest's file"):
+        build_jail(Jail(uid=300000, writable={"/usr": Path("/x")}), ("swtpm",))
