@@ -32,7 +32,7 @@ NLA_TYPE_MASK = 0x3FFF
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_MASTER, IFLA_LINKINFO = 1, 3, 4, 10, 18
 IFLA_STATS64, IFLA_AF_SPEC, IFLA_NET_NS_FD = 23, 26, 28
 IFLA_INFO_KIND, IFLA_INFO_DATA, IFLA_INFO_SLAVE_KIND, IFLA_INFO_SLAVE_DATA = 1, 2, 4, 5
-IFLA_BRPORT_HAIRPIN, IFLA_BRPORT_ISOLATED = 4, 33
+IFLA_BRPORT_HAIRPIN, IFLA_BRPORT_LEARNING, IFLA_BRPORT_ISOLATED = 4, 8, 33
 VETH_INFO_PEER = 1
 IFLA_INET6_ADDR_GEN_MODE, ADDR_GEN_MODE_NONE = 8, 1
 IFA_ADDRESS, IFA_LOCAL, IFA_BROADCAST, IFA_FLAGS, IFA_F_NODAD = 1, 2, 4, 8, 2
@@ -141,6 +141,12 @@ def silence_link(*, index: int, about: str) -> Message:
 def port_settings(*, hairpin: bool, isolated: bool) -> bytes:
     """Attribute: how a bridge treats this port. `hairpin` sends frames back where they came from."""
     data = attribute(IFLA_BRPORT_HAIRPIN, bytes([hairpin])) + attribute(IFLA_BRPORT_ISOLATED, bytes([isolated]))
+    return nested(IFLA_LINKINFO, text(IFLA_INFO_SLAVE_KIND, "bridge"), nested(IFLA_INFO_SLAVE_DATA, data))
+
+
+def forgetful_port() -> bytes:
+    """Attribute: this port of a bridge learns no addresses, so that what is not known goes to all others."""
+    data = attribute(IFLA_BRPORT_LEARNING, b"\0")
     return nested(IFLA_LINKINFO, text(IFLA_INFO_SLAVE_KIND, "bridge"), nested(IFLA_INFO_SLAVE_DATA, data))
 
 

@@ -126,6 +126,11 @@ def _connect(inside: rt.NetlinkSocket, interface: Interface, tap_name: str, brid
             about=f"bring up {tap_name}",
         ),
         rt.change_link(mtu, rt.without_link_local(), index=bridge, about=f"set up {bridge_name}"),
+        # The network's own bridge sends broadcasts back to where they came from (hairpin): the guest would be learned to be there.
+        *(
+            rt.change_link(rt.forgetful_port(), index=links[name], about=f"set up the port {name}")
+            for name in (interface.name, tap_name)
+        ),
         rt.silence_link(index=bridge, about=f"bring up {bridge_name}"),
         rt.silence_link(index=links[interface.name], about=f"silence {interface.name}"),
     )
