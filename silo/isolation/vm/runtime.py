@@ -65,6 +65,8 @@ from silo.model.vm_image import VmImage
 log = logging.getLogger(__name__)
 
 _RELEASE_PATIENCE_S = 30.0
+_KILL_PATIENCE_S = 10.0
+"""How long a guest may take to end a killed program before its machine is ended."""
 
 FindImage = Callable[[str], Awaitable[VmImage]]
 """The utility VM of that name ("": the usual one), built when it can be and is not there yet. Raises NotFound."""
@@ -302,8 +304,30 @@ class VmRuntime:
 
     async def signal(self, container_id: str, signal: int) -> None:
         container = self._running(container_id)
-        if container.record.paused and signal == signals.SIGKILL:
-            await self.unpause(container_id)
+        if signal == signals.SIGKILL:
+            await self._kill(container)
+        else:
+            await self._signal(container, signal)
+
+    async def _kill(self, container: VmContainer) -> None:
+        """Whatever the guest does: one that does not answer, or does not let its program end, is ended with its machine."""
+        try:
+            async with asyncio.timeout(_KILL_PATIENCE_S):
+                if container.record.paused:
+                    await self.unpause(container.id)
+                await self._signal(container, signals.SIGKILL)
+        except (Conflict, NotFound):
+            # the program has ended just now: that is on its way
+            pass
+        except (SiloError, TimeoutError) as error:
+            if not container.running:
+                return
+            words = error.brief if isinstance(error, SiloError) else "it did not answer"
+            await self._watcher.end_machine(container, f"it could not be told to kill its program: {words}")
+            return
+        self._watcher.expect_end(container, _KILL_PATIENCE_S)
+
+    async def _signal(self, container: VmContainer, signal: int) -> None:
         plan, session = container.record.plan, container.clone.session
         if plan.launch is not None:
             await signal_program(session, plan, signal)
