@@ -167,6 +167,8 @@ async def build_daemon(settings: Settings) -> AsyncIterator[ApiServer]:
                         default_memory_bytes=settings.vm_default_memory,
                         scratch_bytes=settings.vm_scratch_bytes,
                         acceleration=settings.vm_acceleration,
+                        pool=settings.vm_pool,
+                        pool_memory_bytes=settings.vm_memory,
                     ),
                 ),
             },

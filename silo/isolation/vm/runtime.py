@@ -24,11 +24,10 @@ from silo.host.cgroups import CgroupTree, cgroup_parent, find_layout
 from silo.isolation import run_files
 from silo.isolation.seccomp import SeccompSource
 from silo.isolation.spec import build_process, build_rlimits
-from silo.isolation.vm.clones import Clones
-from silo.isolation.vm.command import Accelerator
+from silo.isolation.vm.clones import Clone, Clones
 from silo.isolation.vm.container import Record, VmContainer
 from silo.isolation.vm.executing import VmExec
-from silo.isolation.vm.finding import find_again, log_of
+from silo.isolation.vm.finding import find_again, find_places, log_of
 from silo.isolation.vm.guest_spec import MAIN, limits
 from silo.isolation.vm.image_files import ImageFiles
 from silo.isolation.vm.jail import QEMU
@@ -40,8 +39,9 @@ from silo.isolation.vm.scratch_disks import NAME as SCRATCH_NAME
 from silo.isolation.vm.scratch_disks import ScratchDisks
 from silo.isolation.vm.shapes import Shape, check_update, host_limits, memory_of, processors_of
 from silo.isolation.vm.starting import Starter
+from silo.isolation.vm.vm_pool import VmPool, VmRecipe
 from silo.isolation.vm.watching import Watcher
-from silo.isolation.vm.windows import signal_program
+from silo.isolation.vm.windows import find_template_plan, signal_program
 from silo.isolation.vm.windows_exec import WindowsVmExec
 from silo.isolation.vm.wiring_up import wire_up
 from silo.isolation.windows_table import build_windows_table
@@ -77,6 +77,8 @@ class VmSettings:
     default_memory_bytes: int = 512 << 20
     scratch_bytes: int = 20 << 30
     acceleration: str = "auto"
+    pool: int = 0
+    pool_memory_bytes: int = 1 << 30
 
 
 class VmRuntime:
@@ -89,7 +91,7 @@ class VmRuntime:
         self, *, run_root: Path, data_root: Path, find_image: FindImage, settings: VmSettings = VmSettings()
     ) -> None:
         self._directory = run_root.absolute() / "vms"
-        self._run_root = run_root.absolute()
+        self._run_root, self._data_root = run_root.absolute(), data_root
         self._find_image = find_image
         self._settings = settings
         self._images = ImageFiles(data_root / "vm" / "images")
@@ -109,9 +111,20 @@ class VmRuntime:
         layout = await asyncio.to_thread(find_layout)
         self._cgroups = CgroupTree(layout, parent=f"{cgroup_parent(self._run_root)}-vm")
         self._warnings = await asyncio.to_thread(self._cgroups.open)
-        self._clones = Clones(self._directory, self._cgroups, self._ranges, self._images, self._scratches)
+        self._clones = Clones(
+            self._directory, self._cgroups, self._ranges, self._images, self._scratches, self._seccomp
+        )
+        self._pool = VmPool(
+            size=self._settings.pool,
+            ceiling_bytes=self._settings.pool_memory_bytes,
+            clones=self._clones,
+            images=self._images,
+            scratches=self._scratches.directory,
+            shape_of=self._shape_of,
+            recipe_file=self._data_root / "vm" / "pool.json",
+        )
         await asyncio.to_thread(self._images.open)
-        self._opener = FileOpener(self._clones, self._images, self._plain_shape, self._scratch)
+        self._opener = FileOpener(self._clones, self._images, self._plain_shape, lambda place: place / SCRATCH_NAME)
         self._opened = True
 
     async def close(self) -> None:
@@ -122,6 +135,7 @@ class VmRuntime:
             self._let_go(container)
             container.clone.session.close()
         await self._opener.close()
+        await self._pool.close()
         if self._ending:
             await asyncio.gather(*self._ending.values(), return_exceptions=True)
         await self._clones.close()
@@ -134,14 +148,18 @@ class VmRuntime:
         facts = {
             "Accelerator": f"{choice.accelerator} ({choice.reason})" if choice else "not tried yet",
             "Templates": f"{templates}, {held >> 20} MiB" if templates else "none yet",
+            "Pool": self._pool.report(),
         }
         warnings = () if Path(QEMU).exists() else (f"{QEMU} is missing: --isolation hyperv needs qemu-system-x86",)
         return RuntimeReport(name="qemu", facts=facts, warnings=(*warnings, *self._warnings))
 
     async def recover(self, ids: Sequence[str]) -> Mapping[str, RuntimeState]:
         states: dict[str, RuntimeState] = {}
+        places = await asyncio.to_thread(find_places, self._directory)
         for container_id in ids:
-            found = await find_again(self._directory, container_id, self._ranges)
+            found = (
+                await find_again(places[container_id], container_id, self._ranges) if container_id in places else None
+            )
             if found is None:
                 continue
             container, states[container_id] = found
@@ -156,8 +174,11 @@ class VmRuntime:
                 await self._until_ended(container)
                 assert container.exit is not None
                 states[container_id] = RuntimeState(id=container_id, exit=container.exit)
-        known = frozenset(self._containers)
+        known = frozenset(container.clone.name for container in self._containers.values())
         await asyncio.to_thread(self._clones.clear_unknown, known)
+        if not known:
+            await asyncio.to_thread(self._scratches.clear)
+        await self._pool.open()
         return states
 
     async def _until_ended(self, container: VmContainer) -> None:
@@ -173,14 +194,12 @@ class VmRuntime:
             await asyncio.wait([ending])
         if not Path(QEMU).exists():
             raise ToolMissing(QEMU, "qemu-system-x86")
-        shape = await self._shape(plan)
-        image = await self._images.ensure(plan.rootfs.layers, map_it=plan.personality is PersonalityName.LINUX)
         await self._opener.give_way(plan.id)
-        scratch = await self._scratch(plan.directory)
         (plan.directory / "exit.json").unlink(missing_ok=True)
-        clone = await self._clones.start(
-            plan.id, shape, image, scratch, host_limits(plan.resources, shape.memory_bytes)
-        )
+        recipe = self._recipe(plan)
+        shape = await self._shape_of(recipe)
+        clone = await self._clone(plan, recipe, shape)
+        self._pool.learn(recipe)
         record = Record(
             plan=plan,
             first_id=clone.range.first_id,
@@ -188,8 +207,8 @@ class VmRuntime:
             pid_started=clone.vm.pid_started,
             memory_bytes=shape.memory_bytes,
             processors=shape.processors,
-            image=image.path,
-            mapped=image.mapped,
+            image=clone.image.path,
+            mapped=clone.image.mapped,
         )
         container = self._containers[plan.id] = VmContainer(record, clone, log_of(plan))
         try:
@@ -203,37 +222,56 @@ class VmRuntime:
             raise
         return self._sandbox(container)
 
-    async def _shape(self, plan: ContainerPlan) -> Shape:
-        image = await self._find_image(plan.vm)
+    def _recipe(self, plan: ContainerPlan) -> VmRecipe:
+        """A container that has a scratch already begins its silo anew: what runs in a template knows nothing of that."""
+        fresh = not (plan.directory / SCRATCH_NAME).exists()
+        silo = find_template_plan(plan) if fresh and plan.launch is not None else None
+        return VmRecipe(
+            vm=plan.vm,
+            memory_bytes=memory_of(plan.resources, plan.personality, self._settings.default_memory_bytes),
+            processors=processors_of(plan.resources, 1),
+            personality=plan.personality,
+            layers=plan.rootfs.layers,
+            silo=run_files.encode(silo) if silo is not None else b"",
+        )
+
+    async def _shape_of(self, recipe: VmRecipe) -> Shape:
+        image = await self._find_image(recipe.vm)
         accelerator = await self._clones.accelerator(image, self._settings.acceleration)
-        # a second processor makes an emulated machine slower
-        usual = 1 if accelerator is Accelerator.TCG else 2
+        await asyncio.to_thread(self._scratches.open)
         return Shape(
             image=image,
-            memory_bytes=memory_of(plan.resources, plan.personality, self._settings.default_memory_bytes),
-            processors=processors_of(plan.resources, usual),
-            personality=plan.personality,
+            memory_bytes=recipe.memory_bytes,
+            processors=recipe.processors,
+            personality=recipe.personality,
             accelerator=accelerator,
+            silo=recipe.silo,
         )
 
     async def _plain_shape(self) -> Shape:
         """For looking at a disk: any utility VM can."""
-        image = await self._find_image("")
-        accelerator = await self._clones.accelerator(image, self._settings.acceleration)
         memory = memory_of(Resources(), PersonalityName.LINUX, self._settings.default_memory_bytes)
-        return Shape(image, memory, 1, PersonalityName.LINUX, accelerator)
+        return await self._shape_of(
+            VmRecipe(vm="", memory_bytes=memory, processors=1, personality=PersonalityName.LINUX, layers=())
+        )
 
-    async def _scratch(self, directory: Path) -> Path:
-        """The container's disk, made when there is none yet."""
-
-        def ensure() -> Path:
-            path = directory / SCRATCH_NAME
-            self._scratches.open()
-            if not path.exists():
-                self._scratches.create(path)
-            return path
-
-        return await asyncio.to_thread(ensure)
+    async def _clone(self, plan: ContainerPlan, recipe: VmRecipe, shape: Shape) -> Clone:
+        """From the pool if it has one, else a new one. The container's disk lies where it belongs."""
+        limits, scratch = host_limits(plan.resources, shape.memory_bytes), plan.directory / SCRATCH_NAME
+        pooled = self._pool.take(recipe) if not scratch.exists() else None
+        if pooled is None:
+            image = await self._images.ensure(recipe.layers, map_it=plan.personality is PersonalityName.LINUX)
+            return await self._clones.start(shape, image, scratch, limits)
+        try:
+            pooled.scratch.rename(scratch)
+            pooled.scratch = scratch
+            await self._clones.limit(pooled, limits)
+            await pooled.vm.monitor.execute("cont")
+        except BaseException:
+            await asyncio.shield(self._clones.end(pooled))
+            scratch.unlink(missing_ok=True)
+            raise
+        return pooled
 
     def _sandbox(self, container: VmContainer) -> Sandbox:
         netns = container.netns if container.record.plan.network == "private" else None
