@@ -14,9 +14,9 @@ from pathlib import Path
 
 from silo.errors import HostError, NoSpace
 from silo.host.run import run
+from silo.model.vm_image import SCRATCH_DISK
 
-NAME = "scratch.img"
-"""In the container's directory."""
+NAME = SCRATCH_DISK
 _JOURNAL_MEBIBYTES = 16
 
 
