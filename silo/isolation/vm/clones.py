@@ -44,6 +44,7 @@ BOOT_LIMIT_S = 300.0
 ANSWER_LIMIT_S = 30.0
 _TRIAL_LIMIT_S = 20.0
 _TEMPLATE_IDLE_S = 900.0
+_MOST_TEMPLATES = 8
 
 
 @dataclass(slots=True, eq=False)
@@ -200,7 +201,16 @@ class Clones:
         if not shape.silo:
             scratch.unlink()
         kept = self._templates[shape] = _Kept(template, scratch if shape.silo else None)
+        self._make_room(kept)
         return kept
+
+    def _make_room(self, fresh: _Kept) -> None:
+        """Each image of Windows programs has a template of its own: those that were not used for longest go."""
+        idle = [shape for shape, kept in self._templates.items() if not kept.users and kept is not fresh]
+        for shape in sorted(idle, key=lambda shape: self._templates[shape].used_at):
+            if len(self._templates) <= _MOST_TEMPLATES:
+                return
+            self._templates.pop(shape).close()
 
     async def _contents(self, shape: Shape) -> tuple[dict[str, Path], Warm]:
         """What stands in the template's slots, and how it gets warm: empty ones, or a silo's image."""
