@@ -19,6 +19,7 @@ from silo.images.limits import ImageLimits
 from silo.images.records import ImageRecord
 from silo.images.store import LocalImageStore
 from silo.isolation.process.runtime import ProcessRuntime
+from silo.isolation.vm.hyperv import HypervRuntime
 from silo.isolation.vm.runtime import VmRuntime, VmSettings
 from silo.linux.personality import LinuxPersonality
 from silo.model.container import ContainerRecord
@@ -159,17 +160,19 @@ async def build_daemon(settings: Settings) -> AsyncIterator[ApiServer]:
                     linux_pool=settings.linux_pool,
                     windows_pool=settings.windows_pool,
                 ),
-                Isolation.HYPERV: VmRuntime(
-                    run_root=settings.run_root,
-                    data_root=settings.data_root,
-                    find_image=VmFinder(utility_vm, settings.vm_image).find,
-                    settings=VmSettings(
-                        default_memory_bytes=settings.vm_default_memory,
-                        scratch_bytes=settings.vm_scratch_bytes,
-                        acceleration=settings.vm_acceleration,
-                        pool=settings.vm_pool,
-                        pool_memory_bytes=settings.vm_memory,
-                    ),
+                Isolation.HYPERV: HypervRuntime(
+                    VmRuntime(
+                        run_root=settings.run_root,
+                        data_root=settings.data_root,
+                        find_image=VmFinder(utility_vm, settings.vm_image).find,
+                        settings=VmSettings(
+                            default_memory_bytes=settings.vm_default_memory,
+                            scratch_bytes=settings.vm_scratch_bytes,
+                            acceleration=settings.vm_acceleration,
+                            pool=settings.vm_pool,
+                            pool_memory_bytes=settings.vm_memory,
+                        ),
+                    )
                 ),
             },
             personalities={

@@ -24,8 +24,11 @@ from silo.host.cgroups import CgroupTree, cgroup_parent, find_layout
 from silo.isolation import run_files
 from silo.isolation.seccomp import SeccompSource
 from silo.isolation.spec import build_process, build_rlimits
+from silo.isolation.vm.accelerator import DEVICE as KVM_DEVICE
 from silo.isolation.vm.clones import Clone, Clones
+from silo.isolation.vm.command import Accelerator
 from silo.isolation.vm.container import Record, VmContainer
+from silo.isolation.vm.disk_containers import DiskContainers
 from silo.isolation.vm.executing import VmExec
 from silo.isolation.vm.finding import find_again, find_places, log_of
 from silo.isolation.vm.guest_spec import MAIN, limits
@@ -153,7 +156,19 @@ class VmRuntime:
         warnings = () if Path(QEMU).exists() else (f"{QEMU} is missing: --isolation hyperv needs qemu-system-x86",)
         return RuntimeReport(name="qemu", facts=facts, warnings=(*warnings, *self._warnings))
 
-    async def recover(self, ids: Sequence[str]) -> Mapping[str, RuntimeState]:
+    def make_disk_containers(self, listener: RuntimeListener) -> DiskContainers:
+        """Machines of another kind beside this one's, in the same directory, control groups and user ids."""
+
+        async def accelerator() -> Accelerator:
+            if self._settings.acceleration != "kvm" and not KVM_DEVICE.exists():
+                # no utility VM has to be built to find that out
+                return Accelerator.TCG
+            return await self._clones.accelerator(await self._find_image(""), self._settings.acceleration)
+
+        return DiskContainers(self._directory, self._cgroups, self._ranges, accelerator, listener)
+
+    async def recover(self, ids: Sequence[str], *, spared: frozenset[str] = frozenset()) -> Mapping[str, RuntimeState]:
+        """`spared`: machines that are not this one's (make_disk_containers)."""
         states: dict[str, RuntimeState] = {}
         places = await asyncio.to_thread(find_places, self._directory)
         for container_id in ids:
@@ -174,7 +189,7 @@ class VmRuntime:
                 await self._until_ended(container)
                 assert container.exit is not None
                 states[container_id] = RuntimeState(id=container_id, exit=container.exit)
-        known = frozenset(container.clone.name for container in self._containers.values())
+        known = spared | {container.clone.name for container in self._containers.values()}
         await asyncio.to_thread(self._clones.clear_unknown, known)
         if not known:
             await asyncio.to_thread(self._scratches.clear)
