@@ -14,9 +14,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from silo.engine.ports import RootFiles
 from silo.errors import SiloError, Unavailable
 from silo.isolation.vm.clones import Clone, Clones
+from silo.isolation.vm.container import VmContainer
 from silo.isolation.vm.folders import attach_folders
+from silo.isolation.vm.guest_spec import MAIN
 from silo.isolation.vm.image_files import ImageFiles
 from silo.isolation.vm.root_files import VmFiles
 from silo.isolation.vm.session import FOLDERS, IMAGE, ROOT, SCRATCH, folders_mount, root_mounts
@@ -157,3 +160,21 @@ def _bind(number: int, mount: PlannedMount) -> dict[str, object]:
         "mkdir": is_directory,
         "mkfile": not is_directory,
     }
+
+
+@contextlib.asynccontextmanager
+async def open_running(
+    container: VmContainer, resume: Callable[[VmContainer], Awaitable[None]]
+) -> AsyncIterator[RootFiles]:
+    """A paused one's machine runs for as long as somebody looks; its programs do not."""
+    async with container.looking:
+        container.lookers += 1
+        if container.record.paused and container.lookers == 1:
+            await resume(container)
+    try:
+        yield VmFiles(container.clone.session.guest, {"task": MAIN})
+    finally:
+        container.lookers -= 1
+        if container.record.paused and not container.lookers and container.running:
+            with contextlib.suppress(SiloError):
+                await container.clone.vm.monitor.execute("stop")

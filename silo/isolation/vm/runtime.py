@@ -11,21 +11,21 @@ import asyncio
 import contextlib
 import logging
 import signal as signals
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
 from silo.engine.ports import RootFiles, RunningExec, RuntimeListener
-from silo.errors import Conflict, NotFound, SiloError, ToolMissing
+from silo.errors import Conflict, NotFound, ToolMissing
 from silo.host.cgroups import CgroupTree, cgroup_parent, find_layout
 from silo.isolation import run_files
 from silo.isolation.seccomp import SeccompSource
 from silo.isolation.spec import build_process, build_rlimits
 from silo.isolation.vm.accelerator import DEVICE as KVM_DEVICE
-from silo.isolation.vm.clones import Clone, Clones
+from silo.isolation.vm.choosing import Chooser, FindImage, VmSettings
+from silo.isolation.vm.clones import Clones
 from silo.isolation.vm.command import Accelerator
 from silo.isolation.vm.container import Record, VmContainer
 from silo.isolation.vm.disk_containers import DiskContainers
@@ -34,23 +34,22 @@ from silo.isolation.vm.finding import find_again, find_places, log_of
 from silo.isolation.vm.guest_spec import MAIN, limits
 from silo.isolation.vm.image_files import ImageFiles
 from silo.isolation.vm.jail import QEMU
-from silo.isolation.vm.opening import FileOpener
+from silo.isolation.vm.opening import FileOpener, open_running
 from silo.isolation.vm.ps_table import build_process_table
 from silo.isolation.vm.ranges import Ranges
-from silo.isolation.vm.root_files import VmFiles
 from silo.isolation.vm.scratch_disks import NAME as SCRATCH_NAME
 from silo.isolation.vm.scratch_disks import ScratchDisks
-from silo.isolation.vm.shapes import Shape, check_update, host_limits, memory_of, processors_of
+from silo.isolation.vm.shapes import check_update, host_limits
 from silo.isolation.vm.starting import Starter
-from silo.isolation.vm.vm_pool import VmPool, VmRecipe
+from silo.isolation.vm.vm_pool import VmPool
 from silo.isolation.vm.watching import Watcher
-from silo.isolation.vm.windows import find_template_plan, signal_program
+from silo.isolation.vm.windows import signal_program
 from silo.isolation.vm.windows_exec import WindowsVmExec
 from silo.isolation.vm.wiring_up import wire_up
 from silo.isolation.windows_table import build_windows_table
 from silo.model.container import Resources
 from silo.model.mount import PlannedMount
-from silo.model.platform import Isolation, PersonalityName
+from silo.model.platform import Isolation
 from silo.model.runtime import (
     ContainerPlan,
     LaunchPlan,
@@ -63,25 +62,10 @@ from silo.model.runtime import (
     Started,
     Statistics,
 )
-from silo.model.vm_image import VmImage
 
 log = logging.getLogger(__name__)
 
 _RELEASE_PATIENCE_S = 30.0
-
-FindImage = Callable[[str], Awaitable[VmImage]]
-"""The utility VM of that name ("": the usual one), built when it can be and is not there yet. Raises NotFound."""
-
-
-@dataclass(frozen=True, slots=True)
-class VmSettings:
-    """`acceleration`: auto, kvm or tcg."""
-
-    default_memory_bytes: int = 512 << 20
-    scratch_bytes: int = 20 << 30
-    acceleration: str = "auto"
-    pool: int = 0
-    pool_memory_bytes: int = 1 << 30
 
 
 class VmRuntime:
@@ -91,12 +75,12 @@ class VmRuntime:
     keeps_files = True
 
     def __init__(
-        self, *, run_root: Path, data_root: Path, find_image: FindImage, settings: VmSettings = VmSettings()
+        self, *, run_root: Path, data_root: Path, find_image: FindImage, settings: VmSettings | None = None
     ) -> None:
         self._directory = run_root.absolute() / "vms"
         self._run_root, self._data_root = run_root.absolute(), data_root
         self._find_image = find_image
-        self._settings = settings
+        self._settings = settings = settings or VmSettings()
         self._images = ImageFiles(data_root / "vm" / "images")
         self._scratches = ScratchDisks(data_root / "vm" / "scratch", settings.scratch_bytes)
         self._ranges = Ranges(int.from_bytes(str(run_root).encode()[-2:], "big"))
@@ -117,17 +101,20 @@ class VmRuntime:
         self._clones = Clones(
             self._directory, self._cgroups, self._ranges, self._images, self._scratches, self._seccomp
         )
+        self._chooser = Chooser(self._clones, self._images, self._scratches, self._find_image, self._settings)
         self._pool = VmPool(
             size=self._settings.pool,
             ceiling_bytes=self._settings.pool_memory_bytes,
             clones=self._clones,
             images=self._images,
             scratches=self._scratches.directory,
-            shape_of=self._shape_of,
+            shape_of=self._chooser.shape_of,
             recipe_file=self._data_root / "vm" / "pool.json",
         )
         await asyncio.to_thread(self._images.open)
-        self._opener = FileOpener(self._clones, self._images, self._plain_shape, lambda place: place / SCRATCH_NAME)
+        self._opener = FileOpener(
+            self._clones, self._images, self._chooser.plain_shape, lambda place: place / SCRATCH_NAME
+        )
         self._opened = True
 
     async def close(self) -> None:
@@ -211,10 +198,9 @@ class VmRuntime:
             raise ToolMissing(QEMU, "qemu-system-x86")
         await self._opener.give_way(plan.id)
         (plan.directory / "exit.json").unlink(missing_ok=True)
-        recipe = self._recipe(plan)
-        shape = await self._shape_of(recipe)
-        clone = await self._clone(plan, recipe, shape)
-        self._pool.learn(recipe)
+        clone = await self._chooser.clone(plan, self._pool)
+        shape = clone.shape
+        assert shape is not None
         record = Record(
             plan=plan,
             first_id=clone.range.first_id,
@@ -236,57 +222,6 @@ class VmRuntime:
             await asyncio.shield(self.release(plan.id))
             raise
         return self._sandbox(container)
-
-    def _recipe(self, plan: ContainerPlan) -> VmRecipe:
-        """A container that has a scratch already begins its silo anew: what runs in a template knows nothing of that."""
-        fresh = not (plan.directory / SCRATCH_NAME).exists()
-        silo = find_template_plan(plan) if fresh and plan.launch is not None else None
-        return VmRecipe(
-            vm=plan.vm,
-            memory_bytes=memory_of(plan.resources, plan.personality, self._settings.default_memory_bytes),
-            processors=processors_of(plan.resources, 1),
-            personality=plan.personality,
-            layers=plan.rootfs.layers,
-            silo=run_files.encode(silo) if silo is not None else b"",
-        )
-
-    async def _shape_of(self, recipe: VmRecipe) -> Shape:
-        image = await self._find_image(recipe.vm)
-        accelerator = await self._clones.accelerator(image, self._settings.acceleration)
-        await asyncio.to_thread(self._scratches.open)
-        return Shape(
-            image=image,
-            memory_bytes=recipe.memory_bytes,
-            processors=recipe.processors,
-            personality=recipe.personality,
-            accelerator=accelerator,
-            silo=recipe.silo,
-        )
-
-    async def _plain_shape(self) -> Shape:
-        """For looking at a disk: any utility VM can."""
-        memory = memory_of(Resources(), PersonalityName.LINUX, self._settings.default_memory_bytes)
-        return await self._shape_of(
-            VmRecipe(vm="", memory_bytes=memory, processors=1, personality=PersonalityName.LINUX, layers=())
-        )
-
-    async def _clone(self, plan: ContainerPlan, recipe: VmRecipe, shape: Shape) -> Clone:
-        """From the pool if it has one, else a new one. The container's disk lies where it belongs."""
-        limits, scratch = host_limits(plan.resources, shape.memory_bytes), plan.directory / SCRATCH_NAME
-        pooled = self._pool.take(recipe) if not scratch.exists() else None
-        if pooled is None:
-            image = await self._images.ensure(recipe.layers, map_it=plan.personality is PersonalityName.LINUX)
-            return await self._clones.start(shape, image, scratch, limits)
-        try:
-            pooled.scratch.rename(scratch)
-            pooled.scratch = scratch
-            await self._clones.limit(pooled, limits)
-            await pooled.vm.monitor.execute("cont")
-        except BaseException:
-            await asyncio.shield(self._clones.end(pooled))
-            scratch.unlink(missing_ok=True)
-            raise
-        return pooled
 
     def _sandbox(self, container: VmContainer) -> Sandbox:
         netns = container.netns if container.record.plan.network == "private" else None
@@ -475,23 +410,8 @@ class VmRuntime:
     ) -> AbstractAsyncContextManager[RootFiles]:
         container = self._containers.get(container_id)
         if container is not None and container.running:
-            return self._open_running(container)
+            return open_running(container, self._resume)
         return self._open_stopped(container_id, rootfs, planned)
-
-    @contextlib.asynccontextmanager
-    async def _open_running(self, container: VmContainer) -> AsyncIterator[RootFiles]:
-        """A paused one's machine runs for as long as somebody looks; its programs do not."""
-        async with container.looking:
-            container.lookers += 1
-            if container.record.paused and container.lookers == 1:
-                await self._resume(container)
-        try:
-            yield VmFiles(container.clone.session.guest, {"task": MAIN})
-        finally:
-            container.lookers -= 1
-            if container.record.paused and not container.lookers and container.running:
-                with contextlib.suppress(SiloError):
-                    await container.clone.vm.monitor.execute("stop")
 
     @contextlib.asynccontextmanager
     async def _open_stopped(
