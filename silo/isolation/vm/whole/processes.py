@@ -52,7 +52,7 @@ def parse_processes(untrusted_text: bytes) -> list[GuestProcess]:
             found.setdefault(pid, {})[name] = content
         whole = [files for files in found.values() if len(files) == 3]
         return [_process(files, uptime_ms, ticks_s, int(page_bytes)) for files in whole]
-    except (ValueError, IndexError, msgspec.ValidationError) as error:
+    except (ValueError, LookupError, ZeroDivisionError, OverflowError, msgspec.ValidationError) as error:
         raise GuestError("the guest's list of processes cannot be read", details=str(error)) from None
 
 
