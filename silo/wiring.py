@@ -19,7 +19,9 @@ from silo.images.limits import ImageLimits
 from silo.images.records import ImageRecord
 from silo.images.store import LocalImageStore
 from silo.isolation.process.runtime import ProcessRuntime
-from silo.isolation.vm.runtime import VmRuntime, VmSettings
+from silo.isolation.vm.choosing import VmSettings
+from silo.isolation.vm.hyperv import HypervRuntime
+from silo.isolation.vm.runtime import VmRuntime
 from silo.linux.personality import LinuxPersonality
 from silo.model.container import ContainerRecord
 from silo.model.ids import new_id
@@ -159,15 +161,19 @@ async def build_daemon(settings: Settings) -> AsyncIterator[ApiServer]:
                     linux_pool=settings.linux_pool,
                     windows_pool=settings.windows_pool,
                 ),
-                Isolation.HYPERV: VmRuntime(
-                    run_root=settings.run_root,
-                    data_root=settings.data_root,
-                    find_image=VmFinder(utility_vm, settings.vm_image).find,
-                    settings=VmSettings(
-                        default_memory_bytes=settings.vm_default_memory,
-                        scratch_bytes=settings.vm_scratch_bytes,
-                        acceleration=settings.vm_acceleration,
-                    ),
+                Isolation.HYPERV: HypervRuntime(
+                    VmRuntime(
+                        run_root=settings.run_root,
+                        data_root=settings.data_root,
+                        find_image=VmFinder(utility_vm, settings.vm_image).find,
+                        settings=VmSettings(
+                            default_memory_bytes=settings.vm_default_memory,
+                            scratch_bytes=settings.vm_scratch_bytes,
+                            acceleration=settings.vm_acceleration,
+                            pool=settings.vm_pool,
+                            pool_memory_bytes=settings.vm_memory,
+                        ),
+                    )
                 ),
             },
             personalities={

@@ -14,7 +14,7 @@ from silo.engine.attachments import ContainerAttachment
 from silo.engine.base import VmImageSource
 from silo.engine.clock import parse_time
 from silo.engine.creation import MINIMUM_MEMORY_BYTES, Created, Creator, check_restart
-from silo.engine.disks import refuse_inside
+from silo.engine.disks import check_card, for_card
 from silo.engine.events import EventBus
 from silo.engine.filters import Filters, check_keys, labels_match, parse_moment_ns
 from silo.engine.levels import check_level
@@ -70,7 +70,6 @@ class Containers:
 
     async def processes(self, reference: str, ps_args: str) -> ProcessTable:
         record = self._alive(reference).record
-        refuse_inside(record, "top")
         return await self._parts.runtime(record.isolation).processes(record.id, ps_args)
 
     async def statistics(self, reference: str) -> tuple[Statistics, tuple[NetworkStatistics, ...]]:
@@ -265,6 +264,7 @@ class Containers:
         async with live.lock:
             if any(known.network == network_id for known in live.record.config.endpoints):
                 raise Conflict(f"container {live.name} is on that network already")
+            check_card(config, len(live.record.config.endpoints) + 1)
             if live.record.state.status in ALIVE:
                 await self._connect_running(live, request)
             known = live.record.config.endpoints
@@ -276,7 +276,7 @@ class Containers:
         record = live.record
         sandbox = _running_sandbox(record)
         names = (record.name, record.id[:12])
-        added = await self._parts.networks.connect(record.id, sandbox, [request], dns_names=names)
+        added = await self._parts.networks.connect(record.id, sandbox, for_card(record, [request]), dns_names=names)
         endpoints = (*record.endpoints, *added)
         self._roster.replace(live, endpoints=endpoints)
         write_special_files(

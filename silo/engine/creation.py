@@ -11,7 +11,7 @@ import msgspec
 
 from silo.engine.base import VmImageSource, get_vm_image
 from silo.engine.clock import now
-from silo.engine.disks import check_disk
+from silo.engine.disks import check_card, check_disk
 from silo.engine.events import EventBus
 from silo.engine.levels import check_joined, check_level, check_vm_words
 from silo.engine.limits import check_limits, check_sysctls
@@ -65,6 +65,7 @@ class Creator:
             # Docker's client takes a 404 here for a missing image, and pulls.
             raise InvalidRequest(error.brief, details=error.details, hint=error.hint) from error
         check_level(config)
+        check_card(config, len(config.endpoints))
         warnings = (*(() if config.disk else personality.check(config, image)), *_log_warnings(config))
         _check_form(config)
         check_mount_targets(config, personality)

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import stat
+from collections.abc import Sequence
 
-from silo.errors import HostError, InvalidRequest, Unsupported
-from silo.model.container import ContainerConfig, ContainerRecord, Resources
+import msgspec
+
+from silo.engine.ports import ExecRequest
+from silo.errors import Conflict, HostError, InvalidRequest, Unsupported
+from silo.model.container import ContainerConfig, ContainerRecord, Resources, Status
 from silo.model.disk_guest import DiskGuest
+from silo.model.network import EndpointRequest
+from silo.model.runtime import ProcessPlan
 from silo.model.vm_image import VM_LABEL
 
 
@@ -70,10 +77,57 @@ def _limits_inside(limits: Resources) -> tuple[tuple[str, bool], ...]:
 
 
 def refuse_inside(record: ContainerRecord, what: str) -> None:
-    """Raises Unsupported for what needs to look or act inside a container, where that is a disk's own operating system."""
+    """Raises Unsupported for what needs to know a container's file systems, where those are a disk's own operating system's."""
     if record.config.disk is not None:
         raise Unsupported(
             f"{what} is not possible with container {record.name}",
-            details=f"it boots the disk {record.config.disk.path}, and no program of Silo's runs in it",
-            hint="use its console (silo attach) or its network",
+            details=f"it boots the disk {record.config.disk.path}, whose file systems only its own system knows",
+            hint="cp and exec work while it runs, if it has a guest agent; else use its console (silo attach) or its network",
+        )
+
+
+def check_running_disk(record: ContainerRecord, what: str) -> None:
+    """Raises Conflict for a disk whose system does not run: nobody else reads it."""
+    if record.config.disk is not None and record.state.status is not Status.RUNNING:
+        raise Conflict(
+            f"{what}: container {record.name} is {record.state.status}, and only its own system can read its disk",
+            hint="start it, or unpause it",
+        )
+
+
+def plan_program(request: ExecRequest) -> ProcessPlan:
+    """`exec` in a disk's own system: what is not said is that system's choice. Raises InvalidRequest."""
+    if not request.args or not request.args[0]:
+        raise InvalidRequest("No exec command specified")
+    return ProcessPlan(args=request.args, env=request.env, cwd=request.working_dir, user=request.user, tty=request.tty)
+
+
+# --- the network card
+
+
+def card_address(record: ContainerRecord) -> str:
+    """The MAC address of a disk's machine, "" of any other container.
+
+    It is there before its network is, and stays what it is: a Windows takes a new one for another network.
+    """
+    if record.config.disk is None:
+        return ""
+    given = next((request.mac_address for request in record.config.endpoints[:1]), "")
+    octets = hashlib.sha256(record.id.encode()).digest()[:5]
+    return given or ":".join(f"{octet:02x}" for octet in (0x02, *octets))
+
+
+def for_card(record: ContainerRecord, requests: Sequence[EndpointRequest]) -> tuple[EndpointRequest, ...]:
+    """The requests, for an interface with the card's own address where there is one."""
+    address = card_address(record)
+    return tuple(msgspec.structs.replace(request, mac_address=address) if address else request for request in requests)
+
+
+def check_card(config: ContainerConfig, networks: int) -> None:
+    """Raises Unsupported for more networks than a disk's machine has cards."""
+    if config.disk is not None and networks > 1:
+        raise Unsupported(
+            "a second network is not supported with --disk",
+            details="the machine has one network card",
+            hint="disconnect it from the other network",
         )

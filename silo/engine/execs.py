@@ -8,7 +8,7 @@ from collections.abc import Callable
 import msgspec
 
 from silo.engine.attachments import ExecAttachment
-from silo.engine.disks import refuse_inside
+from silo.engine.disks import plan_program
 from silo.engine.events import EventBus
 from silo.engine.parts import Parts
 from silo.engine.planning import hostname_of
@@ -18,6 +18,7 @@ from silo.engine.states import ALIVE
 from silo.errors import Conflict, NotFound, ProcessStartFailed, exit_status
 from silo.model.container import Status
 from silo.model.ids import new_id
+from silo.model.runtime import LaunchPlan, ProcessPlan
 
 # An ended exec can be inspected for this long (docker's client asks right after the end).
 KEEP_ENDED_S = 300.0
@@ -48,7 +49,6 @@ class Execs:
 
     def create(self, container_reference: str, request: ExecRequest) -> str:
         live = self._running_container(container_reference)
-        refuse_inside(live.record, "exec")
         info = ExecInfo(id=new_id(), container_id=live.id, request=request)
         self._infos[info.id] = info
         self._publish(live, f"exec_create: {' '.join(request.args)}", info)
@@ -109,9 +109,12 @@ class Execs:
 
     async def _launch(self, live: Live, request: ExecRequest, *, detach: bool) -> RunningExec:
         record = live.record
-        image = self._parts.image_of(record)
-        personality = self._parts.personality(record.personality)
-        program = personality.plan_exec(record.config, image, request, hostname=hostname_of(record))
+        if record.config.disk is not None:
+            program: ProcessPlan | LaunchPlan = plan_program(request)
+        else:
+            image = self._parts.image_of(record)
+            personality = self._parts.personality(record.personality)
+            program = personality.plan_exec(record.config, image, request, hostname=hostname_of(record))
         return await self._parts.runtime(record.isolation).exec(
             record.id,
             program,

@@ -10,7 +10,7 @@ from typing import Any, cast
 import msgspec
 
 from silo.engine.clock import now
-from silo.engine.disks import refuse_inside
+from silo.engine.disks import check_running_disk, refuse_inside
 from silo.engine.instructions import apply_instructions
 from silo.engine.lifecycle import Lifecycle
 from silo.engine.parts import Parts
@@ -185,7 +185,8 @@ class ContainerFiles:
         return self._parts.storage.rootfs(live.id, image, read_only=False, volatile=False)
 
     def _archive_path(self, reference: str, path: str) -> tuple[Live, str]:
-        live = self._resolve(reference, "cp")
+        live = self._roster.resolve(reference)
+        check_running_disk(live.record, "cp")
         if not path:
             raise InvalidRequest("the path in the container is missing")
         personality = self._parts.personality(live.record.personality)

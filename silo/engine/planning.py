@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from silo.engine.disks import card_address
 from silo.engine.levels import check_sources
 from silo.engine.parts import Parts
 from silo.engine.ports import Personality
@@ -108,6 +109,7 @@ async def plan_container(parts: Parts, record: ContainerRecord, image: Image) ->
         auto_remove=config.auto_remove,
         vm=vm_of(record, parts.vm_image),
         disk=config.disk,
+        mac_address=card_address(record),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from silo.engine.clock import now
+from silo.engine.disks import for_card
 from silo.engine.events import EventBus
 from silo.engine.parts import Parts
 from silo.engine.planning import hostname_of, plan_container, write_special_files
@@ -61,7 +62,7 @@ class Startup:
             return ()
         names = [record.name, record.id[:12], hostname_of(record)]
         endpoints = await parts.networks.connect(
-            record.id, sandbox, config.endpoints, dns_names=tuple(dict.fromkeys(names))
+            record.id, sandbox, for_card(record, config.endpoints), dns_names=tuple(dict.fromkeys(names))
         )
         write_special_files(
             record,

@@ -105,6 +105,8 @@ class ContainerPlan(msgspec.Struct, frozen=True, kw_only=True):
     """The name of the utility VM to run in; for the level hyperv."""
     disk: DiskGuest | None = None
     """A disk to boot instead of a utility VM; `process.args`, `mounts` and `vm` are empty then."""
+    mac_address: str = ""
+    """Of the network card of a machine that boots a disk: it has one before there is a network."""
 
 
 class Sandbox(msgspec.Struct, frozen=True, kw_only=True):

@@ -5,12 +5,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+from typing import Protocol
 
 from silo.errors import SiloError
-from silo.isolation.vm.agent_streams import GuestReader, GuestWriter
+from silo.isolation.vm.agent_streams import GuestReader
 
 _PIECE_BYTES = 65536
 _SETTLE_S = 0.2
+
+
+class Sink(Protocol):
+    """A program's input in a guest."""
+
+    async def write(self, data: bytes) -> None: ...
+    def close(self) -> None: ...
 
 
 class Inlet:
@@ -19,7 +27,7 @@ class Inlet:
     `open` gives one out; `finish` says that no more will be given.
     """
 
-    def __init__(self, writer: GuestWriter) -> None:
+    def __init__(self, writer: Sink) -> None:
         self._writer = writer
         self._read, self._write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._pumping = asyncio.create_task(self._pump(), name="guest-input")
@@ -48,10 +56,10 @@ class Inlet:
             os.close(self._read)
 
 
-async def copy_in(descriptor: int, writer: GuestWriter) -> None:
+async def copy_in(descriptor: int, writer: Sink) -> None:
     """From a nonblocking descriptor to the guest, to the end of file; then the program's input ends too."""
     with contextlib.suppress(SiloError, OSError):
-        while piece := await _read(descriptor):
+        while piece := await read_piece(descriptor):
             await writer.write(piece)
     writer.close()
 
@@ -61,13 +69,14 @@ async def copy_out(reader: GuestReader, descriptor: int) -> bool:
     with contextlib.suppress(SiloError):
         while piece := await reader.read():
             try:
-                await _write(descriptor, piece)
+                await write_all(descriptor, piece)
             except OSError:
                 return False
     return True
 
 
-async def _read(descriptor: int) -> bytes:
+async def read_piece(descriptor: int) -> bytes:
+    """From a nonblocking descriptor; b"" at its end."""
     while True:
         try:
             return os.read(descriptor, _PIECE_BYTES)
@@ -75,7 +84,8 @@ async def _read(descriptor: int) -> bytes:
             await _until(descriptor, writable=False)
 
 
-async def _write(descriptor: int, data: bytes) -> None:
+async def write_all(descriptor: int, data: bytes) -> None:
+    """To a nonblocking descriptor. Raises OSError when nobody reads it any more."""
     view = memoryview(data)
     while view:
         try:

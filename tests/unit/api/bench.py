@@ -282,7 +282,7 @@ class PlayNetworks(FakeNetworks):
                 ipv4_address=f"172.17.0.{number + 2}",
                 prefix_length=16,
                 gateway="172.17.0.1",
-                mac_address="02:42:ac:11:00:02",
+                mac_address=request.mac_address or "02:42:ac:11:00:02",
                 interface=f"eth{number}",
                 host_interface="veth1",
                 dns_names=tuple(dns_names),

@@ -75,8 +75,12 @@ class WholeGuest:
         self._released = False
 
     @classmethod
-    async def start(cls, plan: WholePlan, *, tap: int = -1, on_output: Output = lambda _: None) -> WholeGuest:
-        """Boot it. `tap` is the network interface's other end (a tap without a header of virtio-net may come later, too).
+    async def start(
+        cls, plan: WholePlan, *, tap: int = -1, held: bool = False, on_output: Output = lambda _: None
+    ) -> WholeGuest:
+        """Boot it, or with `held` have it all there and wait for `unpause`.
+
+        `tap` is the network interface's other end (a tap without a header of virtio-net may come later, too).
 
         `on_output` gets what the guest writes to its first serial line. Raises ToolMissing, NotFound, InvalidRequest and Conflict
         about the disk, HostError with QEMU's complaint; nothing runs then.
@@ -98,7 +102,8 @@ class WholeGuest:
             await poll_memory(qemu.monitor)
             if tap < 0:
                 await set_link(qemu.monitor, up=False)
-            await qemu.monitor.execute("cont")
+            if not held:
+                await qemu.monitor.execute("cont")
             undo.pop_all()
         return guest
 
@@ -248,16 +253,21 @@ class WholeGuest:
         with contextlib.suppress(SiloError):
             # a guest that is paused could not hear of it
             await self._qemu.monitor.execute("cont")
-        asked = await self._ask_to_shut_down(min(_AGENT_ASKED_LIMIT_S, limit_s / 2))
-        ended = asked and await self._ends_within((deadline - loop.time()) / 2)
+        asked = await self.ask_to_shut_down(min(_AGENT_ASKED_LIMIT_S, limit_s / 2))
+        ended = asked and await self.ends_within((deadline - loop.time()) / 2)
         if not ended:
-            with contextlib.suppress(SiloError):
-                await self._qemu.monitor.execute("system_powerdown")
-            ended = await self._ends_within(deadline - loop.time())
+            await self.press_power_button()
+            ended = await self.ends_within(deadline - loop.time())
         await self.end()
         return ended
 
-    async def _ask_to_shut_down(self, limit_s: float) -> bool:
+    async def press_power_button(self) -> None:
+        """What that does is the guest's choice."""
+        with contextlib.suppress(SiloError):
+            await self._qemu.monitor.execute("system_powerdown")
+
+    async def ask_to_shut_down(self, limit_s: float = _AGENT_ASKED_LIMIT_S) -> bool:
+        """By its agent. False when that does not answer."""
         try:
             await self.agent.ping(limit_s)
             await self.agent.shut_down()
@@ -265,7 +275,7 @@ class WholeGuest:
             return False
         return True
 
-    async def _ends_within(self, limit_s: float) -> bool:
+    async def ends_within(self, limit_s: float) -> bool:
         try:
             await self.process.until_dead(max(limit_s, 0))
         except TimeoutError:

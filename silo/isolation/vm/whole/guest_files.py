@@ -195,6 +195,9 @@ class GuestFiles:
         else:
             whole = str(PurePosixPath("/", path))
             parent, name = posixpath.split(whole)
+        if path.endswith(("/.", "\\.")):
+            # as docker cp means it: what is in there, by names that begin with a dot
+            parent, name = whole, "."
         return _Place(parent, name or ".", whole)
 
     @contextlib.asynccontextmanager
