@@ -25,6 +25,7 @@ from silo.host import namespaces
 from silo.isolation.process.namespace import enter_mount_namespace
 from silo.isolation.process.runtime import ProcessRuntime
 from silo.isolation.vm.base.images import describe, find_named
+from silo.isolation.vm.clones import Shelf
 from silo.isolation.vm.runtime import VmRuntime
 from silo.model.runtime import ProcessPlan
 from silo.model.vm_image import DEFAULT_VM_IMAGE, VmImage
@@ -97,8 +98,16 @@ def find_vm_image() -> VmImage:
     return describe(found, DEFAULT_VM_IMAGE)
 
 
+@pytest.fixture(scope="session")
+def shelf() -> Iterator[Shelf]:
+    """Templates for all tests: each test's runtime would boot its own."""
+    made = Shelf()
+    yield made
+    made.close()
+
+
 @pytest.fixture(params=["process-linux", "process-windows", "hyperv-linux", "hyperv-windows"])
-def subject(request: pytest.FixtureRequest, places: Path) -> Subject:
+def subject(request: pytest.FixtureRequest, places: Path, shelf: Shelf) -> Subject:
     """Every isolation level with every personality."""
     if request.param.startswith("hyperv"):
         require_program("qemu-system-x86_64", "qemu-system-x86")
@@ -108,7 +117,7 @@ def subject(request: pytest.FixtureRequest, places: Path) -> Subject:
             return image
 
         def make_vm() -> VmRuntime:
-            return VmRuntime(run_root=places / "run", data_root=places / "data", find_image=find)
+            return VmRuntime(run_root=places / "run", data_root=places / "data", find_image=find, shelf=shelf)
 
         if request.param == "hyperv-windows":
             return make_windows_subject(make_vm, places / "data", request.getfixturevalue("windows_layers"))

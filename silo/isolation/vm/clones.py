@@ -89,6 +89,21 @@ class _Kept:
             self.scratch.unlink(missing_ok=True)
 
 
+class Shelf:
+    """The templates that there are. Who makes one closes it; several runtimes may use it, one after the other."""
+
+    def __init__(self) -> None:
+        self.kept: dict[Shape, _Kept] = {}
+
+    def scratches(self) -> frozenset[Path]:
+        return frozenset(kept.scratch for kept in self.kept.values() if kept.scratch is not None)
+
+    def close(self) -> None:
+        for kept in self.kept.values():
+            kept.close()
+        self.kept.clear()
+
+
 class Clones:
     def __init__(
         self,
@@ -98,6 +113,7 @@ class Clones:
         images: ImageFiles,
         scratches: ScratchDisks,
         seccomp: SeccompSource,
+        shelf: Shelf,
     ) -> None:
         self._directory = directory
         self._cgroups = cgroups
@@ -105,7 +121,7 @@ class Clones:
         self._images = images
         self._scratches = scratches
         self._seccomp = seccomp
-        self._templates: dict[Shape, _Kept] = {}
+        self._templates = shelf.kept
         self._making: dict[Shape, asyncio.Task[_Kept]] = {}
         self._choice: Choice | None = None
         self._choosing = asyncio.Lock()
@@ -328,9 +344,6 @@ class Clones:
             making.cancel()
         if self._making:
             await asyncio.wait(list(self._making.values()))
-        for kept in self._templates.values():
-            kept.close()
-        self._templates.clear()
 
     # --- places
 

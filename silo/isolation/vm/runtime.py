@@ -25,7 +25,7 @@ from silo.isolation.seccomp import SeccompSource
 from silo.isolation.spec import build_process, build_rlimits
 from silo.isolation.vm.accelerator import DEVICE as KVM_DEVICE
 from silo.isolation.vm.choosing import Chooser, FindImage, VmSettings
-from silo.isolation.vm.clones import Clones
+from silo.isolation.vm.clones import Clones, Shelf
 from silo.isolation.vm.command import Accelerator
 from silo.isolation.vm.container import Record, VmContainer
 from silo.isolation.vm.disk_containers import DiskContainers
@@ -71,17 +71,24 @@ _KILL_PATIENCE_S = 10.0
 
 
 class VmRuntime:
-    """See silo.engine.ports.Runtime."""
+    """See silo.engine.ports.Runtime. `shelf`: templates that outlive this runtime."""
 
     isolation = Isolation.HYPERV
     keeps_files = True
 
     def __init__(
-        self, *, run_root: Path, data_root: Path, find_image: FindImage, settings: VmSettings | None = None
+        self,
+        *,
+        run_root: Path,
+        data_root: Path,
+        find_image: FindImage,
+        settings: VmSettings | None = None,
+        shelf: Shelf | None = None,
     ) -> None:
         self._directory = run_root.absolute() / "vms"
         self._run_root, self._data_root = run_root.absolute(), data_root
         self._find_image = find_image
+        self._shelf, self._own_shelf = shelf or Shelf(), shelf is None
         self._settings = settings = settings or VmSettings()
         self._images = ImageFiles(data_root / "vm" / "images")
         self._scratches = ScratchDisks(data_root / "vm" / "scratch", settings.scratch_bytes)
@@ -101,7 +108,7 @@ class VmRuntime:
         self._cgroups = CgroupTree(layout, parent=f"{cgroup_parent(self._run_root)}-vm")
         self._warnings = await asyncio.to_thread(self._cgroups.open)
         self._clones = Clones(
-            self._directory, self._cgroups, self._ranges, self._images, self._scratches, self._seccomp
+            self._directory, self._cgroups, self._ranges, self._images, self._scratches, self._seccomp, self._shelf
         )
         self._chooser = Chooser(self._clones, self._images, self._scratches, self._find_image, self._settings)
         self._pool = VmPool(
@@ -131,6 +138,8 @@ class VmRuntime:
         if self._ending:
             await asyncio.gather(*self._ending.values(), return_exceptions=True)
         await self._clones.close()
+        if self._own_shelf:
+            self._shelf.close()
         self._ranges.close()
         await asyncio.to_thread(self._cgroups.close)
 
@@ -181,7 +190,7 @@ class VmRuntime:
         known = spared | {container.clone.name for container in self._containers.values()}
         await asyncio.to_thread(self._clones.clear_unknown, known)
         if not known:
-            await asyncio.to_thread(self._scratches.clear)
+            await asyncio.to_thread(self._scratches.clear, self._shelf.scratches())
         await self._pool.open()
         return states
 

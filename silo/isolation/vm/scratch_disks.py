@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import tempfile
+from collections.abc import Collection
 from pathlib import Path
 
 from silo.errors import HostError, NoSpace
@@ -44,11 +45,15 @@ class ScratchDisks:
             run(["mke2fs", "-q", "-t", "ext4", *features, "-d", tree, fresh])
         fresh.rename(self._pristine)
 
-    def clear(self) -> None:
+    def clear(self, keep: Collection[Path] = ()) -> None:
         """Take away what a former daemon's templates and pool left. Blocks."""
         if self.directory.is_dir():
             for entry in list(os.scandir(self.directory)):
-                if not entry.name.startswith("pristine-") and entry.is_file(follow_symlinks=False):
+                if (
+                    Path(entry.path) not in keep
+                    and not entry.name.startswith("pristine-")
+                    and entry.is_file(follow_symlinks=False)
+                ):
                     Path(entry.path).unlink(missing_ok=True)
 
     @property
