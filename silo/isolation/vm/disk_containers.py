@@ -400,8 +400,9 @@ def machine_memory(resources: Resources) -> int:
 def exit_record(end: WholeEnd, container: DiskContainer, *, out_of_memory: bool) -> ExitRecord:
     error = ""
     if end.code and not container.killed:
-        complaint = _last_words(container.directory / "qemu.log") or end.untrusted_reason
-        error = f"the virtual machine has ended unexpectedly{': ' * bool(complaint)}{complaint}"
+        reason = f" ({end.untrusted_reason})" if end.untrusted_reason else ""
+        complaint = _last_words(container.directory / "qemu.log")
+        error = f"the virtual machine has ended unexpectedly{reason}{': ' * bool(complaint)}{complaint}"
         log.error("container %s: %s", container.id[:12], error)
     return ExitRecord(exit_code=end.code, finished_at=timestamp(time.time_ns()), oom_killed=out_of_memory, error=error)
 
