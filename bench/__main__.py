@@ -8,16 +8,20 @@ import sys
 from pathlib import Path
 
 from bench import start, vm
-from bench.measure import as_json, table
+from bench.measure import as_json, figures_table, table
 from bench.plot import draw
 
-BENCHES = {"start": start.main, "vm": vm.main}
+BENCHES = ("start", "vm")
+QUICK_ROUNDS = 3
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="bench/run")
     parser.add_argument("name", choices=BENCHES)
     parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--quick", action="store_true", help="few rounds and small crowds: whether it works")
+    parser.add_argument("--profile", action="store_true", help="vm: where the time goes, instead of the table")
+    parser.add_argument("--only", default="", help="vm: the parts to measure, by commas")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--plot", type=Path, default=None)
     options = parser.parse_args()
@@ -25,15 +29,22 @@ def main() -> int:
     # crun, on its own and under podman, refuses hybrid cgroups; silod hides this for itself.
     if Path("/sys/fs/cgroup/unified/cgroup.procs").exists():
         subprocess.run(["umount", "/sys/fs/cgroup/unified"], check=True)
-    outcome = BENCHES[options.name](options.rounds)
+    rounds = QUICK_ROUNDS if options.quick else options.rounds
+    if options.name == "vm":
+        if options.profile:
+            print(vm.profile(rounds))
+            return 0
+        parts = tuple(filter(None, options.only.split(",")))
+        outcome = vm.main(rounds, quick=options.quick, only=parts)
+    else:
+        outcome = start.main(rounds)
     print(table(outcome.results, outcome.ratios))
-    for row in outcome.extra:
-        limit = f" (limit {row['limit_mib']})" if row["limit_mib"] else ""
-        print(f"{row['case']}: {row['subject']}: {row['median_mib']} MiB{limit}")
+    if outcome.figures:
+        print(f"\n{figures_table(outcome.figures)}")
     for remark in outcome.remarks:
         print(f"Note: {remark}")
     if options.json:
-        options.json.write_text(as_json(options.name, outcome.results, outcome.ratios, outcome.extra) + "\n")
+        options.json.write_text(as_json(options.name, outcome.results, outcome.ratios, outcome.figures) + "\n")
     options.plot = options.plot or Path(f"bench/out/{options.name}.svg")
     options.plot.parent.mkdir(parents=True, exist_ok=True)
     options.plot.write_text(draw(outcome.results))

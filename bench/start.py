@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import peers
-from bench.measure import Case, Ratio, Result, Subject, ratios, run_case
+from bench.measure import Case, Figure, Ratio, Result, Subject, ratios, run_case
 from bench.silo_subject import Api, SiloDaemon, pss_kib, silod
 from bench.wine import BareWine, build_programs
 from tests.support.images import busybox_image_tar
@@ -34,7 +34,7 @@ class Outcome:
     def __init__(self) -> None:
         self.results: list[Result] = []
         self.ratios: list[Ratio] = []
-        self.extra: list[dict[str, Any]] = []
+        self.figures: list[Figure] = []
         self.remarks: list[str] = []
 
     def run(self, case: Case, rounds: int) -> list[Result]:
@@ -151,21 +151,10 @@ def _crowd(outcome: Outcome, daemon: SiloDaemon, rounds: int) -> None:
     outcome.results += [crowded, lone]
     outcome.ratios += [Ratio(lone.case, lone.subject, crowded.median_ms / lone.median_ms, 1.2)]
     per_container = (after_kib - before_kib) / ALIVE
-    outcome.extra += [
-        {
-            "case": "memory",
-            "subject": "silod idle, PSS",
-            "n": 1,
-            "median_mib": round(idle_kib / 1024, 1),
-            "limit_mib": 60,
-        },
-        {
-            "case": "memory",
-            "subject": "engine memory a container (silod and keeper, PSS)",
-            "n": ALIVE,
-            "median_mib": round(per_container / 1024, 3),
-            "limit_mib": 1,
-        },
+    engine = "engine memory a container (silod and keeper, PSS)"
+    outcome.figures += [
+        Figure("memory", "silod idle, PSS", round(idle_kib / 1024, 1), limit=60),
+        Figure("memory", engine, round(per_container / 1024, 3), limit=1, n=ALIVE),
     ]
 
 

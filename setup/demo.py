@@ -26,6 +26,12 @@ NODE_SCRIPT = "console.log(process.platform, process.version, os.hostname() === 
 PYTHON_SCRIPT = (
     "import sys, platform, sqlite3; print(sys.version.split()[0], platform.system(), sqlite3.sqlite_version)"
 )
+KERNEL_SCRIPT = (
+    "import ctypes; name, release = ctypes.c_char_p(), ctypes.c_char_p(); "
+    "ctypes.CDLL('ntdll').wine_get_host_version(ctypes.byref(name), ctypes.byref(release)); "
+    "print(name.value.decode(), release.value.decode())"
+)
+LEVELS = ("process", "hyperv")
 
 
 @dataclass(frozen=True)
@@ -42,7 +48,7 @@ class Case:
 class Row:
     """A line of the table, and what is wrong about it ("" when nothing is)."""
 
-    cells: tuple[str, str, str, str, str]
+    cells: tuple[str, ...]
     problem: str
 
 
@@ -79,8 +85,10 @@ def main() -> int:
     finally:
         _erase()
         _silo("rm", "-f", KEEPER, check=False)
-    _print_table(rows)
-    wrong = [row for row in rows if row.problem]
+    _print_table([row.cells for row in rows], ("PROGRAM", "PRINTED", "EXIT CODE", "COLD", "WARM"))
+    print()
+    levels = _show_levels(programs)
+    wrong = [row for row in (*rows, *levels) if row.problem]
     for row in wrong:
         print(f"demo: {row.cells[0]} did not answer as it should: {row.problem}", file=sys.stderr)
     return 1 if wrong else 0
@@ -127,9 +135,41 @@ def _row(case: Case, programs: Path) -> Row:
     return Row((case.title, said, str(code), f"{cold_s * 1000:.0f} ms", f"{warm_s * 1000:.0f} ms"), problem)
 
 
-def _print_table(rows: list[Row]) -> None:
-    table = [("PROGRAM", "PRINTED", "EXIT CODE", "COLD", "WARM"), *(row.cells for row in rows)]
-    widths = [max(len(row[column]) for row in table) for column in range(5)]
+def _show_levels(programs: Path) -> list[Row]:
+    """One Windows program, as a container of this kernel and in a virtual machine: each says which kernel is below it."""
+    if not _vm_is_built() and subprocess.run([SILO, "base", "build", "vm"], stdout=subprocess.DEVNULL).returncode != 0:
+        sys.exit("demo: the utility VM could not be built; the reason is above")
+    rows = []
+    for level in LEVELS:
+        _draw(f"CPython with --isolation {level}", LEVELS.index(level) / len(LEVELS))
+        rows.append(_level_row(level, programs))
+    _erase()
+    _print_table([row.cells for row in rows], ("ISOLATION", "KERNEL THAT CPYTHON SAW", "FIRST RUN", "SECOND RUN"))
+    if not any(row.problem for row in rows) and rows[0].cells[1] == rows[1].cells[1]:
+        return [*rows, Row(("hyperv",), f"both levels show the kernel {rows[0].cells[1]}")]
+    return rows
+
+
+def _vm_is_built() -> bool:
+    return "vm:default" in _silo("base", "ls", "--format", "{{.Repository}}:{{.Tag}}").stdout
+
+
+def _level_row(level: str, programs: Path) -> Row:
+    command = (rf"{PROGRAMS_FOLDER}\python\python.exe", "-c", KERNEL_SCRIPT)
+    words = ("run", "--rm", "--isolation", level, "-v", f"{programs}:{PROGRAMS_FOLDER}:ro", "windows", *command)
+    times = []
+    for _ in range(2):
+        began = time.perf_counter()
+        done = _silo(*words, check=False)
+        times.append(f"{(time.perf_counter() - began) * 1000:.0f} ms")
+    said = done.stdout.strip()
+    problem = "" if done.returncode == 0 and said.startswith("Linux") else f"{said!r}; {done.stderr.strip()}"
+    return Row((level, said or "(nothing)", *times), problem)
+
+
+def _print_table(rows: list[tuple[str, ...]], titles: tuple[str, ...]) -> None:
+    table = [titles, *rows]
+    widths = [max(len(row[column]) for row in table) for column in range(len(titles))]
     for row in table:
         print("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
 

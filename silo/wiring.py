@@ -19,8 +19,9 @@ from silo.images.limits import ImageLimits
 from silo.images.records import ImageRecord
 from silo.images.store import LocalImageStore
 from silo.isolation.process.runtime import ProcessRuntime
+from silo.isolation.vm.choosing import VmSettings
 from silo.isolation.vm.hyperv import HypervRuntime
-from silo.isolation.vm.runtime import VmRuntime, VmSettings
+from silo.isolation.vm.runtime import VmRuntime
 from silo.linux.personality import LinuxPersonality
 from silo.model.container import ContainerRecord
 from silo.model.ids import new_id
@@ -169,6 +170,8 @@ async def build_daemon(settings: Settings) -> AsyncIterator[ApiServer]:
                             default_memory_bytes=settings.vm_default_memory,
                             scratch_bytes=settings.vm_scratch_bytes,
                             acceleration=settings.vm_acceleration,
+                            pool=settings.vm_pool,
+                            pool_memory_bytes=settings.vm_memory,
                         ),
                     )
                 ),

@@ -22,7 +22,7 @@ from silo.engine.roster import Live, Roster, WaitResult
 from silo.engine.signals import parse_signal
 from silo.engine.startup import Startup
 from silo.engine.states import ALIVE
-from silo.errors import Conflict, GuestError, NoSpace, NotModified, ProcessStartFailed, SiloError
+from silo.errors import Conflict, GuestError, NoSpace, NotModified, ProcessStartFailed, SiloError, Unavailable
 from silo.model.container import Status
 from silo.model.mount import MountKind
 from silo.model.runtime import ExitRecord
@@ -218,10 +218,12 @@ class Lifecycle:
         """Signal, wait for the end to be dealt with, kill after `grace_s` (None: never)."""
         runtime = self._parts.runtime(live.record.isolation)
         if live.record.state.status is Status.PAUSED:
-            await runtime.unpause(live.id)
+            # one that does not wake up is killed below
+            with suppress(GuestError, Unavailable):
+                await runtime.unpause(live.id)
         # A launcher that is just going away with its container is no failure, and one that broke is killed below.
         # One that does not answer at all has no longer than the program itself.
-        with suppress(Conflict, GuestError, TimeoutError):
+        with suppress(Conflict, GuestError, Unavailable, TimeoutError):
             patience_s = None if grace_s is None else max(grace_s, SHORTEST_PATIENCE_S)
             await asyncio.wait_for(runtime.signal(live.id, number), patience_s)
         try:
@@ -246,7 +248,8 @@ class Lifecycle:
             self._roster.set_state(live, stopped_by_user=True)
         runtime = self._parts.runtime(live.record.isolation)
         if live.record.state.status is Status.PAUSED and number == signals.SIGKILL:
-            await runtime.unpause(live.id)
+            with suppress(GuestError, Unavailable):
+                await runtime.unpause(live.id)
         await runtime.signal(live.id, number)
         self.publish(live, "kill", signal=str(number))
         if number == signals.SIGKILL:

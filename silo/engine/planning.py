@@ -29,8 +29,10 @@ def hostname_of(record: ContainerRecord) -> str:
 
 
 def network_of(config: ContainerConfig) -> str:
-    """The plan's word for a network mode: host, container:ID, or private."""
+    """The plan's word for a network mode: host, container:ID, private, or none (of a machine)."""
     mode = config.network_mode
+    if mode == "none" and config.isolation is Isolation.HYPERV:
+        return mode
     return mode if mode == "host" or mode.startswith("container:") else "private"
 
 

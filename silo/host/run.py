@@ -88,21 +88,21 @@ def run(
     return CompletedCommand(words, done.returncode, done.stdout or b"", stderr)
 
 
-def start_detached(argv: Sequence[str | Path], *, log_path: Path, pass_fds: Sequence[int] = ()) -> int:
-    """Start a program that outlives this one: its own session, no input, output appended to `log_path`. Answers its pid.
+def start_detached(argv: Sequence[str | Path], *, log: Path | int, pass_fds: Sequence[int] = ()) -> int:
+    """Start a program that outlives this one: its own session, no input. Answers its pid.
 
-    Raises ToolMissing, HostError.
+    Output is appended to the file `log`, or written to that descriptor, which stays the caller's. Raises ToolMissing, HostError.
     """
     words = tuple(str(word) for word in argv)
     try:
-        with open(log_path, "ab") as log:
+        with open(log, "ab") if isinstance(log, Path) else open(os.dup(log), "wb", buffering=0) as output:
             started = subprocess.Popen(
                 words,
                 env=host_environment(),
                 cwd="/",
                 stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
+                stdout=output,
+                stderr=output,
                 pass_fds=tuple(pass_fds),
                 start_new_session=True,
             )

@@ -21,17 +21,27 @@ def write_private(file: Path, content: bytes) -> None:
         output.write(content)
 
 
+def encode(value: msgspec.Struct) -> bytes:
+    """JSON, with paths as text; the same for equal values."""
+    return msgspec.json.encode(value, enc_hook=str, order="deterministic")
+
+
+def decode(data: bytes, kind: type[T]) -> T:
+    """Raises msgspec.MsgspecError."""
+    return msgspec.json.decode(data, type=kind, dec_hook=_decode_path)
+
+
 def save(file: Path, value: msgspec.Struct) -> None:
     """All of it or nothing, whenever the daemon is killed."""
     fresh = file.with_suffix(".new")
-    write_private(fresh, msgspec.json.encode(value, enc_hook=str))
+    write_private(fresh, encode(value))
     fresh.rename(file)
 
 
 def load(file: Path, kind: type[T]) -> T | None:
     """None when there is none or it is not whole (a container half made)."""
     with contextlib.suppress(OSError, msgspec.MsgspecError):
-        return msgspec.json.decode(file.read_bytes(), type=kind, dec_hook=_decode_path)
+        return decode(file.read_bytes(), kind)
     return None
 
 

@@ -86,7 +86,7 @@ class ContainerPlan(msgspec.Struct, frozen=True, kw_only=True):
     mounts: tuple[PlannedMount, ...] = ()
     namespaces: Namespaces = Namespaces()
     network: str = "private"
-    """private (a network namespace of its own), host, or container:ID."""
+    """private (a network namespace of its own), none (a machine without any interface), host, or container:ID."""
     resources: Resources = Resources()
     privileged: bool = False
     seccomp: str = "default"

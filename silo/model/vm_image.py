@@ -25,3 +25,7 @@ class VmImage(msgspec.Struct, frozen=True, kw_only=True):
     kernel_release: str
     created_s: int
     size_bytes: int
+
+
+SCRATCH_DISK = "scratch.img"
+"""What a container in a virtual machine writes, in its directory."""

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from io import BufferedReader
@@ -19,6 +20,7 @@ from silo.model.mount import MountRequest, PlannedMount
 from silo.model.persistence import Documents
 from silo.model.platform import PersonalityName
 from silo.model.runtime import Rootfs, ScratchOwner
+from silo.model.vm_image import SCRATCH_DISK
 from silo.storage import archives, mounting
 from silo.storage.changes import CompareRegistry, find_changes
 from silo.storage.extraction import extract_archive
@@ -71,7 +73,11 @@ class LocalStorage:
         return self._scratches.ids()
 
     def scratch_size_bytes(self, container_id: str) -> int:
-        return disk_usage_bytes(self._scratches.path(container_id) / "upper")
+        directory = self._scratches.path(container_id)
+        size = disk_usage_bytes(directory / "upper")
+        with contextlib.suppress(FileNotFoundError):
+            size += (directory / SCRATCH_DISK).stat().st_blocks * 512
+        return size
 
     # Views
 

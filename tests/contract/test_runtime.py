@@ -374,8 +374,9 @@ async def test_containers_outlive_the_daemon(subject: Subject) -> None:
     ticks = subject.output(living).splitlines()
     assert ticks == [f"tick {number}" for number in range(len(ticks))]
     assert states[living.id].pid > 0 and states[living.id].exit is None
-    ended = states[dying.id].exit
-    assert ended is not None and ended.exit_code == 0
+    # its end may come at any time on a busy machine
+    ended = states[dying.id].exit or await subject.end(dying.id)
+    assert ended.exit_code == 0
     running = await subject.runtime.exec(
         living.id, subject.program("say", "still here"), stdin=False, stdout=True, stderr=True
     )

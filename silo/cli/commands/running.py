@@ -53,6 +53,7 @@ def create_container(client: Client, values: Values, body: dict[str, Any]) -> st
     try:
         if policy == "always":
             obtain_image(client, image, values)
+        obtain_vm(client, values)
         try:
             created = client.post("/containers/create", query, json=body)
         except ApiError as error:
@@ -72,6 +73,16 @@ def create_container(client: Client, values: Values, body: dict[str, Any]) -> st
         os.write(descriptor, created["Id"].encode())
         os.close(descriptor)
     return str(created["Id"])
+
+
+def obtain_vm(client: Client, values: Values) -> None:
+    """The utility VM that is built by its first use: here that can be watched."""
+    if values.text("isolation").lower() not in ("hyperv", "vm") or values.text("vm") or values.text("disk"):
+        return
+    if not client.get("/silo/v1/base/vm"):
+        from silo.cli.commands.bases import build_base
+
+        build_base(client, quiet=values.flag("quiet"), descriptor=2, base="vm")
 
 
 def obtain_image(client: Client, image: str, values: Values) -> None:

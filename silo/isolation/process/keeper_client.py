@@ -163,7 +163,7 @@ def _start_keeper(socket_path: Path, log_path: Path) -> socket.socket:
         socket_path.chmod(0o600)
         listener.listen(16)
         argv = [sys.executable, "-I", "-S", keeper.__file__, str(listener.fileno())]
-        start_detached(argv, log_path=log_path, pass_fds=[listener.fileno()])
+        start_detached(argv, log=log_path, pass_fds=[listener.fileno()])
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     connection.connect(str(socket_path))
     return connection

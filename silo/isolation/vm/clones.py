@@ -2,7 +2,7 @@
 
 <run root>/vms/
   template-N/   while a template is being made
-  NAME/         a VM: NAME is its container's id, or pool-… while it waits for one
+  vm-N/         a VM, whose cgroup has the same name; record.json in it says whose it is (nobody's while it waits in the pool)
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from silo.errors import GuestError, SiloError, Unavailable
 from silo.host.cgroups import CgroupTree
+from silo.isolation.seccomp import SeccompSource
 from silo.isolation.vm.accelerator import Choice, choose_accelerator
 from silo.isolation.vm.command import IMAGE, IMAGE_BYTES, MAPPED, MAPPED_BYTES, Accelerator, Role
 from silo.isolation.vm.disks import open_disk
@@ -33,6 +34,7 @@ from silo.isolation.vm.session import GuestSession
 from silo.isolation.vm.shapes import Shape, host_limits
 from silo.isolation.vm.template import Template, Warm, make_template, start_clone
 from silo.isolation.vm.warming import warm_linux
+from silo.isolation.vm.windows import warm_windows
 from silo.model.container import Resources
 from silo.model.vm_image import VmImage
 
@@ -42,11 +44,12 @@ BOOT_LIMIT_S = 300.0
 ANSWER_LIMIT_S = 30.0
 _TRIAL_LIMIT_S = 20.0
 _TEMPLATE_IDLE_S = 900.0
+_MOST_TEMPLATES = 8
 
 
 @dataclass(slots=True, eq=False)
 class Clone:
-    """A VM whose agent is connected and nothing more: not reseeded, nothing mounted."""
+    """A VM whose agent is connected. Fresh from its template it is not reseeded, and nothing is mounted in it."""
 
     name: str
     directory: Path
@@ -55,28 +58,53 @@ class Clone:
     session: GuestSession
     range: Range
     image: ImageFile
+    scratch: Path
+    """Its disk, which its container takes over."""
+    limits: Resources
+    """Of its cgroup."""
+    rooted: bool = False
+    """The container's root is mounted, as in one that comes from the pool."""
 
     @property
     def vm(self) -> VirtualMachine:
         return self.session.vm
 
+    @property
+    def has_silo(self) -> bool:
+        return self.shape is not None and bool(self.shape.silo)
+
 
 @dataclass(slots=True, eq=False)
 class _Kept:
+    """`scratch` is what a silo that runs in it has written to: each clone begins with a copy."""
+
     template: Template
+    scratch: Path | None = None
     users: int = 0
     used_at: float = field(default_factory=time.monotonic)
+
+    def close(self) -> None:
+        self.template.close()
+        if self.scratch is not None:
+            self.scratch.unlink(missing_ok=True)
 
 
 class Clones:
     def __init__(
-        self, directory: Path, cgroups: CgroupTree, ranges: Ranges, images: ImageFiles, scratches: ScratchDisks
+        self,
+        directory: Path,
+        cgroups: CgroupTree,
+        ranges: Ranges,
+        images: ImageFiles,
+        scratches: ScratchDisks,
+        seccomp: SeccompSource,
     ) -> None:
         self._directory = directory
         self._cgroups = cgroups
         self._ranges = ranges
         self._images = images
         self._scratches = scratches
+        self._seccomp = seccomp
         self._templates: dict[Shape, _Kept] = {}
         self._making: dict[Shape, asyncio.Task[_Kept]] = {}
         self._choice: Choice | None = None
@@ -143,39 +171,71 @@ class Clones:
             shape.image.directory, memory_bytes=shape.memory_bytes, accelerator=shape.accelerator
         )
         machine = dataclasses.replace(machine, processors=shape.processors, slots=True)
-        empty = {MAPPED: self._images.empty(MAPPED_BYTES), IMAGE: self._images.empty(IMAGE_BYTES)}
+        slots, warm = await self._contents(shape)
         name = f"template-{secrets.token_hex(6)}"
+        scratch = self._scratches.directory / f"{name}.img"
         taken = await self._ranges.take()
         try:
             place, entry = await asyncio.to_thread(self._prepare, name, host_limits(Resources(), shape.memory_bytes))
-            scratch = _sparse(place / "scratch.img", self._scratches.size_bytes)
+            await asyncio.to_thread(self._scratches.create, scratch)
+            descriptor = open_disk(scratch, read_only=False)
             try:
                 template = await make_template(
                     place,
                     machine,
                     uid=taken.first_id,
-                    files={**files, **empty},
-                    warm=_warm(shape),
+                    files={**files, **slots},
+                    warm=warm,
                     limit_s=BOOT_LIMIT_S,
-                    scratch=scratch,
+                    scratch=descriptor,
                     user_namespace=taken.namespace,
                     entry_files=entry,
                 )
             finally:
-                os.close(scratch)
+                os.close(descriptor)
+        except BaseException:
+            scratch.unlink(missing_ok=True)
+            raise
         finally:
             await self.clear(name, taken.first_id)
-        kept = self._templates[shape] = _Kept(template)
+        if not shape.silo:
+            scratch.unlink()
+        kept = self._templates[shape] = _Kept(template, scratch if shape.silo else None)
+        self._make_room(kept)
         return kept
 
-    def collect(self, keep: Callable[[Shape], bool] = lambda _: False) -> int:
+    def _make_room(self, fresh: _Kept) -> None:
+        """Each image of Windows programs has a template of its own: those that were not used for longest go."""
+        idle = [shape for shape, kept in self._templates.items() if not kept.users and kept is not fresh]
+        for shape in sorted(idle, key=lambda shape: self._templates[shape].used_at):
+            if len(self._templates) <= _MOST_TEMPLATES:
+                return
+            self._templates.pop(shape).close()
+
+    async def _contents(self, shape: Shape) -> tuple[dict[str, Path], Warm]:
+        """What stands in the template's slots, and how it gets warm: empty ones, or a silo's image."""
+        slots = {MAPPED: self._images.empty(MAPPED_BYTES), IMAGE: self._images.empty(IMAGE_BYTES)}
+        plan = shape.silo_plan
+        if plan is None:
+            return slots, warm_linux
+        image = await self._images.ensure(plan.rootfs.layers, map_it=False)
+        seccomp = await asyncio.to_thread(self._seccomp.select, plan)
+        return {**slots, IMAGE: image.path}, warm_windows(plan, seccomp)
+
+    def collect(self, *, keep: Collection[Shape | None] = (), idle_s: float = _TEMPLATE_IDLE_S) -> int:
         """Let go of templates that nobody has cloned for a while; answers how many stay."""
         now = time.monotonic()
         for shape, kept in list(self._templates.items()):
-            if not kept.users and not keep(shape) and now - kept.used_at > _TEMPLATE_IDLE_S:
+            if not kept.users and shape not in keep and now - kept.used_at >= idle_s:
                 del self._templates[shape]
-                kept.template.close()
+                kept.close()
         return len(self._templates)
+
+    def memory_bytes(self, clone: Clone) -> int:
+        """What its cgroup is charged with."""
+        with contextlib.suppress(SiloError, OSError):
+            return self._cgroups.statistics(clone.name).memory_bytes
+        return 0
 
     def report(self) -> tuple[int, int]:
         """(templates, bytes of memory that they hold)."""
@@ -184,12 +244,13 @@ class Clones:
 
     # --- clones
 
-    async def start(self, name: str, shape: Shape, image: ImageFile, scratch: Path, limits: Resources) -> Clone:
-        """A clone in its cgroup with these disks, its agent connected.
+    async def start(self, shape: Shape, image: ImageFile, scratch: Path, limits: Resources) -> Clone:
+        """A clone in its cgroup with these disks, its agent connected. A scratch that is not there is made as it has to be.
 
-        Raises HostError, Unavailable, GuestError; nothing is left of it then.
+        Raises HostError, NoSpace, Unavailable, GuestError; nothing is left of it then.
         """
         kept = await self._template(shape)
+        name = f"vm-{secrets.token_hex(8)}"
         kept.users += 1
         async with contextlib.AsyncExitStack() as undo:
             undo.callback(_release, kept)
@@ -197,7 +258,9 @@ class Clones:
             undo.callback(self._ranges.give_back, taken.first_id)
             undo.push_async_callback(asyncio.to_thread, self._clear, name)
             place, entry = await asyncio.to_thread(self._prepare, name, limits)
-            slots = {MAPPED if image.mapped else IMAGE: image.path}
+            if not scratch.exists():
+                await asyncio.to_thread(self._make_scratch, kept.scratch, scratch)
+                undo.callback(scratch.unlink, missing_ok=True)
             descriptor = open_disk(scratch, read_only=False)
             try:
                 vm = await start_clone(
@@ -206,7 +269,7 @@ class Clones:
                     uid=taken.first_id,
                     user_namespace=taken.namespace,
                     scratch=descriptor,
-                    files=slots,
+                    files={MAPPED if image.mapped else IMAGE: image.path},
                     entry_files=entry,
                 )
             finally:
@@ -221,7 +284,18 @@ class Clones:
                 ) from error
             undo.pop_all()
         _release(kept)
-        return Clone(name, place, shape, session, taken, image)
+        return Clone(name, place, shape, session, taken, image, scratch, limits)
+
+    def _make_scratch(self, original: Path | None, path: Path) -> None:
+        if original is None:
+            self._scratches.create(path)
+        else:
+            self._scratches.copy(original, path)
+
+    async def limit(self, clone: Clone, limits: Resources) -> None:
+        """Other limits for its cgroup. Raises HostError, Unsupported."""
+        await asyncio.to_thread(self._cgroups.apply, clone.name, limits, before=clone.limits)
+        clone.limits = limits
 
     async def end(self, clone: Clone) -> None:
         """Nothing of it is left but its disk. Idempotent."""
@@ -255,7 +329,7 @@ class Clones:
         if self._making:
             await asyncio.wait(list(self._making.values()))
         for kept in self._templates.values():
-            kept.template.close()
+            kept.close()
         self._templates.clear()
 
     # --- places
@@ -272,13 +346,3 @@ class Clones:
 def _release(kept: _Kept) -> None:
     kept.users -= 1
     kept.used_at = time.monotonic()
-
-
-def _warm(_: Shape) -> Warm:
-    return warm_linux
-
-
-def _sparse(path: Path, size_bytes: int) -> int:
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    os.ftruncate(descriptor, size_bytes)
-    return descriptor

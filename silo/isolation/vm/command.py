@@ -116,7 +116,9 @@ def build_qemu(machine: Machine, descriptors: Descriptors, role: Role) -> tuple[
     words += ["-device", "virtio-serial-pci,id=serial,max_ports=2"]
     words += ["-chardev", f"socket,id=agent,fd={descriptors.agent},server=on,wait=off"]
     words += ["-device", f"virtserialport,bus=serial.0,chardev=agent,name={PORT_NAME}"]
-    words += ["-device", "virtio-rng-pci", "-device", "virtio-balloon-pci,id=balloon,free-page-reporting=on"]
+    # Free pages of a clone cannot be given back: QEMU would take them out of the template's file, whose seals forbid it.
+    reporting = ",free-page-reporting=on" if descriptors.memory < 0 else ""
+    words += ["-device", "virtio-rng-pci", "-device", f"virtio-balloon-pci,id=balloon{reporting}"]
     for number in range(HOT_PLUGS):
         words += ["-device", f"pcie-root-port,id={hot_plug_bus(number)},chassis={number + 1},slot={number + 1}"]
     words += _boot(machine)

@@ -2,7 +2,7 @@
 
 <run root>/vms/ID/
   record.json   this record
-  monitor.sock  agent.sock  qemu.log    see machine.py
+  monitor.sock  agent.sock    see machine.py
 """
 
 from __future__ import annotations

@@ -22,7 +22,9 @@ from silo.isolation.vm.image_files import ImageFile
 from silo.isolation.vm.machine import adopt_machine
 from silo.isolation.vm.pumps import Inlet
 from silo.isolation.vm.ranges import Ranges
+from silo.isolation.vm.scratch_disks import NAME as SCRATCH_NAME
 from silo.isolation.vm.session import GuestSession
+from silo.isolation.vm.shapes import host_limits
 from silo.isolation.vm.watching import load_exit
 from silo.model.runtime import ContainerPlan, RuntimeState
 
@@ -36,11 +38,18 @@ def log_of(plan: ContainerPlan) -> GuestLog:
     return GuestLog(plan.directory, limit)
 
 
-async def find_again(
-    directory: Path, container_id: str, ranges: Ranges
-) -> tuple[VmContainer | None, RuntimeState] | None:
-    """None: it never had a VM, or nothing of it can be told. A container that runs comes with its state."""
-    place = directory / container_id
+def find_places(directory: Path) -> dict[str, Path]:
+    """Container id → directory of its VM. One whose record is missing or torn is nobody's. Blocks."""
+    places = {}
+    for file in directory.glob("*/record.json"):
+        record = run_files.load(file, Record)
+        if record is not None:
+            places[record.plan.id] = file.parent
+    return places
+
+
+async def find_again(place: Path, container_id: str, ranges: Ranges) -> tuple[VmContainer | None, RuntimeState] | None:
+    """None: nothing of it can be told. A container that runs comes with its state."""
     record = run_files.load(place / "record.json", Record)
     if record is None:
         return None
@@ -73,7 +82,17 @@ async def _take_over(session: GuestSession, record: Record, place: Path, ranges:
     output = log_of(record.plan)
     output.resume()
     taken = await ranges.adopt(record.first_id)
-    clone = Clone(place.name, place, None, session, taken, ImageFile(record.image, record.mapped))
+    clone = Clone(
+        name=place.name,
+        directory=place,
+        shape=None,
+        session=session,
+        range=taken,
+        image=ImageFile(record.image, record.mapped),
+        scratch=record.plan.directory / SCRATCH_NAME,
+        limits=host_limits(record.plan.resources, record.memory_bytes),
+        rooted=True,
+    )
     container = VmContainer(record, clone, output)
     container.main = session.guest.adopt(task, output.offsets)
     container.record = msgspec.structs.replace(record, guest_pid=task.pid)

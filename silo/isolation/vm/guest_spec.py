@@ -48,10 +48,12 @@ def limits(resources: Resources) -> dict[str, str]:
 
 def build_guest_spec(plan: ContainerPlan, identity: Identity, seccomp: SeccompInputs) -> Json:
     """What the agent's `run` gets."""
+    # the guest's network is the container's, but a machine has a network device even where none is wanted
+    alone = plan.network == "none"
     inputs = SpecInputs(
         root=ROOT,
         identity=identity,
-        namespaces={"pid": "", "ipc": "", "uts": "", "cgroup": ""},
+        namespaces={"pid": "", "ipc": "", "uts": "", "cgroup": "", **({"network": ""} if alone else {})},
         mounts=tuple(_staged(plan)),
         cgroup_path=CGROUP,
         init_source=INIT if plan.init else "",
@@ -60,7 +62,8 @@ def build_guest_spec(plan: ContainerPlan, identity: Identity, seccomp: SeccompIn
         **seccomp,
     )
     # kernel parameters are the guest's: the agent sets them
-    spec = build_spec(msgspec.structs.replace(plan, sysctls={}), inputs)
+    sysctls = {name: value for name, value in plan.sysctls.items() if alone and name.startswith("net.")}
+    spec = build_spec(msgspec.structs.replace(plan, sysctls=sysctls), inputs)
     spec["linux"]["resources"]["unified"] = limits(plan.resources)
     if plan.privileged:
         _show_devices(spec["mounts"])

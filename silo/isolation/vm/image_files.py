@@ -62,6 +62,14 @@ class ImageFiles:
             os.close(descriptor)
         return path
 
+    async def find(self, layers: Sequence[Path]) -> ImageFile | None:
+        """The layers' file for whichever slot, if there is one."""
+        for map_it in (True, False):
+            path = self._directory / f"{await asyncio.to_thread(_key, layers, map_it)}.erofs"
+            with contextlib.suppress(FileNotFoundError):
+                return ImageFile(path, path.stat().st_size == MAPPED_BYTES)
+        return None
+
     async def ensure(self, layers: Sequence[Path], *, map_it: bool) -> ImageFile:
         """The layers (topmost first) as a file, made on first use. `map_it`: if it is small enough for that.
 

@@ -3,13 +3,15 @@
 DIRECTORY/
   monitor.sock   QMP; QEMU listens, so a daemon that comes again finds it
   agent.sock     the guest agent's port, likewise
-  qemu.log       what QEMU itself complains of
+
+What QEMU itself complains of is kept in memory: see open_log.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import os
 import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -25,6 +27,7 @@ from silo.isolation.vm.process import Process, child_of, kill_tree
 from silo.isolation.vm.qmp import EventListener, QmpClient
 
 CONSOLE_BYTES = 16384
+LOG_BYTES = 65536
 START_LIMIT_S = 20.0
 _QUIT_LIMIT_S = 2.0
 
@@ -155,20 +158,22 @@ async def start_machine(
         jail = Jail(uid=uid, files=files, kvm_group=group, user_namespace=user_namespace)
         argv = (*enter_groups(entry_files), *build_jail(jail, build_qemu(machine, descriptors, role)))
         passed = [*descriptors.passed(), *([user_namespace] if user_namespace >= 0 else [])]
-        log_path = directory / "qemu.log"
+        log = open_log()
+        made.callback(os.close, log)
         # vfork and exec of a program: a few milliseconds, and not the loop's
-        parent = await asyncio.to_thread(start_detached, argv, log_path=log_path, pass_fds=passed)
-        pid, client = await join_started(directory, parent, (monitor, agent, console_end), on_event)
+        parent = await asyncio.to_thread(start_detached, argv, log=log, pass_fds=passed)
+        pid, client = await join_started(directory, parent, (monitor, agent, console_end), on_event, log)
+        os.close(log)
         made.pop_all()
     return VirtualMachine(directory, pid, client, Console(console))
 
 
 async def join_started(
-    directory: Path, parent: int, passed: Iterable[socket.socket], on_event: EventListener | None
+    directory: Path, parent: int, passed: Iterable[socket.socket], on_event: EventListener | None, log: int
 ) -> tuple[int, QmpClient]:
     """The pid and the monitor of the QEMU that bubblewrap, `parent`, has just started; it is killed when this fails.
 
-    `passed` are the ends that are QEMU's alone from now on. Raises HostError with QEMU's complaint.
+    `passed` are the ends that are QEMU's alone from now on, `log` is from open_log. Raises HostError with QEMU's complaint.
     """
     connection = socket.socket(socket.AF_UNIX)
     try:
@@ -182,7 +187,7 @@ async def join_started(
         connection.close()
         kill_tree(parent)
         if isinstance(error, SiloError | OSError):
-            details = _complaint(directory / "qemu.log") or str(error)
+            details = _complaint(log) or str(error)
             raise HostError("QEMU could not be started", details=details) from error
         raise
 
@@ -213,7 +218,17 @@ def at_directory(directory: Path, name: str, call: Callable[[str], object]) -> N
         os.close(descriptor)
 
 
-def _complaint(log_path: Path) -> str:
-    with contextlib.suppress(OSError):
-        return log_path.read_text(errors="replace")[-2000:].strip()
-    return ""
+def open_log() -> int:
+    """A descriptor for QEMU's complaints, to be read as /proc/PID/fd/2 while it runs; the caller closes it.
+
+    A guest can make QEMU complain without end, and the daemon may be dead meanwhile: so no file that grows. What does not fit into
+    this one is refused by the kernel, which QEMU takes no notice of.
+    """
+    descriptor = os.memfd_create("silo-qemu-log", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    os.ftruncate(descriptor, LOG_BYTES)
+    fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL)
+    return descriptor
+
+
+def _complaint(log: int) -> str:
+    return os.pread(log, LOG_BYTES, 0).rstrip(b"\0").decode(errors="replace")[-2000:].strip()

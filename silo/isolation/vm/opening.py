@@ -14,9 +14,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from silo.engine.ports import RootFiles
 from silo.errors import SiloError, Unavailable
 from silo.isolation.vm.clones import Clone, Clones
+from silo.isolation.vm.container import VmContainer
 from silo.isolation.vm.folders import attach_folders
+from silo.isolation.vm.guest_spec import MAIN
 from silo.isolation.vm.image_files import ImageFiles
 from silo.isolation.vm.root_files import VmFiles
 from silo.isolation.vm.session import FOLDERS, IMAGE, ROOT, SCRATCH, folders_mount, root_mounts
@@ -42,14 +45,14 @@ class _Reader:
 
 
 class FileOpener:
-    """`shape` answers what such machines are like; `scratch` makes sure that a container has a disk, and says where."""
+    """`shape` answers what such machines are like, `scratch` where a container's disk is, given its directory."""
 
     def __init__(
         self,
         clones: Clones,
         images: ImageFiles,
         shape: Callable[[], Awaitable[Shape]],
-        scratch: Callable[[Path], Awaitable[Path]],
+        scratch: Callable[[Path], Path],
     ) -> None:
         self._clones = clones
         self._images = images
@@ -70,7 +73,7 @@ class FileOpener:
                 if reader.clone is not None and (not reader.clone.vm.alive or (wanted and wanted != reader.targets)):
                     await self._end(reader)
                 if reader.clone is None:
-                    await self._begin(reader, container_id, rootfs, planned)
+                    await self._begin(reader, rootfs, planned)
                     reader.targets = wanted
                 assert reader.clone is not None
                 clone = reader.clone
@@ -80,12 +83,11 @@ class FileOpener:
             if not reader.users:
                 reader.closing = asyncio.create_task(self._close_later(container_id, reader), name="close-disk")
 
-    async def _begin(self, reader: _Reader, container_id: str, rootfs: Rootfs, planned: Sequence[PlannedMount]) -> None:
+    async def _begin(self, reader: _Reader, rootfs: Rootfs, planned: Sequence[PlannedMount]) -> None:
         shape = await self._shape()
-        image = await self._images.ensure(rootfs.layers, map_it=True)
-        scratch = await self._scratch(rootfs.scratch)
-        name = f"files-{container_id[:12]}-{secrets.token_hex(4)}"
-        clone = await self._clones.start(name, shape, image, scratch, host_limits(Resources(), shape.memory_bytes))
+        image = await self._images.find(rootfs.layers) or await self._images.ensure(rootfs.layers, map_it=True)
+        scratch = self._scratch(rootfs.scratch)
+        clone = await self._clones.start(shape, image, scratch, host_limits(Resources(), shape.memory_bytes))
         try:
             await clone.session.reseed("files", secrets.token_hex(16))
             await clone.session.mount(root_mounts(mapped=image.mapped, volatile=False))
@@ -158,3 +160,21 @@ def _bind(number: int, mount: PlannedMount) -> dict[str, object]:
         "mkdir": is_directory,
         "mkfile": not is_directory,
     }
+
+
+@contextlib.asynccontextmanager
+async def open_running(
+    container: VmContainer, resume: Callable[[VmContainer], Awaitable[None]]
+) -> AsyncIterator[RootFiles]:
+    """A paused one's machine runs for as long as somebody looks; its programs do not."""
+    async with container.looking:
+        container.lookers += 1
+        if container.record.paused and container.lookers == 1:
+            await resume(container)
+    try:
+        yield VmFiles(container.clone.session.guest, {"task": MAIN})
+    finally:
+        container.lookers -= 1
+        if container.record.paused and not container.lookers and container.running:
+            with contextlib.suppress(SiloError):
+                await container.clone.vm.monitor.execute("stop")

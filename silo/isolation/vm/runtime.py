@@ -11,9 +11,8 @@ import asyncio
 import contextlib
 import logging
 import signal as signals
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -25,23 +24,24 @@ from silo.isolation import run_files
 from silo.isolation.seccomp import SeccompSource
 from silo.isolation.spec import build_process, build_rlimits
 from silo.isolation.vm.accelerator import DEVICE as KVM_DEVICE
+from silo.isolation.vm.choosing import Chooser, FindImage, VmSettings
 from silo.isolation.vm.clones import Clones
 from silo.isolation.vm.command import Accelerator
 from silo.isolation.vm.container import Record, VmContainer
 from silo.isolation.vm.disk_containers import DiskContainers
 from silo.isolation.vm.executing import VmExec
-from silo.isolation.vm.finding import find_again, log_of
+from silo.isolation.vm.finding import find_again, find_places, log_of
 from silo.isolation.vm.guest_spec import MAIN, limits
 from silo.isolation.vm.image_files import ImageFiles
 from silo.isolation.vm.jail import QEMU
-from silo.isolation.vm.opening import FileOpener
+from silo.isolation.vm.opening import FileOpener, open_running
 from silo.isolation.vm.ps_table import build_process_table
 from silo.isolation.vm.ranges import Ranges
-from silo.isolation.vm.root_files import VmFiles
 from silo.isolation.vm.scratch_disks import NAME as SCRATCH_NAME
 from silo.isolation.vm.scratch_disks import ScratchDisks
-from silo.isolation.vm.shapes import Shape, check_update, host_limits, memory_of, processors_of
+from silo.isolation.vm.shapes import check_update, host_limits
 from silo.isolation.vm.starting import Starter
+from silo.isolation.vm.vm_pool import VmPool
 from silo.isolation.vm.watching import Watcher
 from silo.isolation.vm.windows import signal_program
 from silo.isolation.vm.windows_exec import WindowsVmExec
@@ -49,7 +49,7 @@ from silo.isolation.vm.wiring_up import wire_up
 from silo.isolation.windows_table import build_windows_table
 from silo.model.container import Resources
 from silo.model.mount import PlannedMount
-from silo.model.platform import Isolation, PersonalityName
+from silo.model.platform import Isolation
 from silo.model.runtime import (
     ContainerPlan,
     LaunchPlan,
@@ -62,23 +62,12 @@ from silo.model.runtime import (
     Started,
     Statistics,
 )
-from silo.model.vm_image import VmImage
 
 log = logging.getLogger(__name__)
 
 _RELEASE_PATIENCE_S = 30.0
-
-FindImage = Callable[[str], Awaitable[VmImage]]
-"""The utility VM of that name ("": the usual one), built when it can be and is not there yet. Raises NotFound."""
-
-
-@dataclass(frozen=True, slots=True)
-class VmSettings:
-    """`acceleration`: auto, kvm or tcg."""
-
-    default_memory_bytes: int = 512 << 20
-    scratch_bytes: int = 20 << 30
-    acceleration: str = "auto"
+_KILL_PATIENCE_S = 10.0
+"""How long a guest may take to end a killed program before its machine is ended."""
 
 
 class VmRuntime:
@@ -88,12 +77,12 @@ class VmRuntime:
     keeps_files = True
 
     def __init__(
-        self, *, run_root: Path, data_root: Path, find_image: FindImage, settings: VmSettings = VmSettings()
+        self, *, run_root: Path, data_root: Path, find_image: FindImage, settings: VmSettings | None = None
     ) -> None:
         self._directory = run_root.absolute() / "vms"
-        self._run_root = run_root.absolute()
+        self._run_root, self._data_root = run_root.absolute(), data_root
         self._find_image = find_image
-        self._settings = settings
+        self._settings = settings = settings or VmSettings()
         self._images = ImageFiles(data_root / "vm" / "images")
         self._scratches = ScratchDisks(data_root / "vm" / "scratch", settings.scratch_bytes)
         self._ranges = Ranges(int.from_bytes(str(run_root).encode()[-2:], "big"))
@@ -111,9 +100,23 @@ class VmRuntime:
         layout = await asyncio.to_thread(find_layout)
         self._cgroups = CgroupTree(layout, parent=f"{cgroup_parent(self._run_root)}-vm")
         self._warnings = await asyncio.to_thread(self._cgroups.open)
-        self._clones = Clones(self._directory, self._cgroups, self._ranges, self._images, self._scratches)
+        self._clones = Clones(
+            self._directory, self._cgroups, self._ranges, self._images, self._scratches, self._seccomp
+        )
+        self._chooser = Chooser(self._clones, self._images, self._scratches, self._find_image, self._settings)
+        self._pool = VmPool(
+            size=self._settings.pool,
+            ceiling_bytes=self._settings.pool_memory_bytes,
+            clones=self._clones,
+            images=self._images,
+            scratches=self._scratches.directory,
+            shape_of=self._chooser.shape_of,
+            recipe_file=self._data_root / "vm" / "pool.json",
+        )
         await asyncio.to_thread(self._images.open)
-        self._opener = FileOpener(self._clones, self._images, self._plain_shape, self._scratch)
+        self._opener = FileOpener(
+            self._clones, self._images, self._chooser.plain_shape, lambda place: place / SCRATCH_NAME
+        )
         self._opened = True
 
     async def close(self) -> None:
@@ -124,6 +127,7 @@ class VmRuntime:
             self._let_go(container)
             container.clone.session.close()
         await self._opener.close()
+        await self._pool.close()
         if self._ending:
             await asyncio.gather(*self._ending.values(), return_exceptions=True)
         await self._clones.close()
@@ -136,6 +140,7 @@ class VmRuntime:
         facts = {
             "Accelerator": f"{choice.accelerator} ({choice.reason})" if choice else "not tried yet",
             "Templates": f"{templates}, {held >> 20} MiB" if templates else "none yet",
+            "Pool": self._pool.report(),
         }
         warnings = () if Path(QEMU).exists() else (f"{QEMU} is missing: --isolation hyperv needs qemu-system-x86",)
         return RuntimeReport(name="qemu", facts=facts, warnings=(*warnings, *self._warnings))
@@ -154,8 +159,11 @@ class VmRuntime:
     async def recover(self, ids: Sequence[str], *, spared: frozenset[str] = frozenset()) -> Mapping[str, RuntimeState]:
         """`spared`: machines that are not this one's (make_disk_containers)."""
         states: dict[str, RuntimeState] = {}
+        places = await asyncio.to_thread(find_places, self._directory)
         for container_id in ids:
-            found = await find_again(self._directory, container_id, self._ranges)
+            found = (
+                await find_again(places[container_id], container_id, self._ranges) if container_id in places else None
+            )
             if found is None:
                 continue
             container, states[container_id] = found
@@ -170,8 +178,11 @@ class VmRuntime:
                 await self._until_ended(container)
                 assert container.exit is not None
                 states[container_id] = RuntimeState(id=container_id, exit=container.exit)
-        known = frozenset(self._containers) | spared
+        known = spared | {container.clone.name for container in self._containers.values()}
         await asyncio.to_thread(self._clones.clear_unknown, known)
+        if not known:
+            await asyncio.to_thread(self._scratches.clear)
+        await self._pool.open()
         return states
 
     async def _until_ended(self, container: VmContainer) -> None:
@@ -187,14 +198,11 @@ class VmRuntime:
             await asyncio.wait([ending])
         if not Path(QEMU).exists():
             raise ToolMissing(QEMU, "qemu-system-x86")
-        shape = await self._shape(plan)
-        image = await self._images.ensure(plan.rootfs.layers, map_it=plan.personality is PersonalityName.LINUX)
         await self._opener.give_way(plan.id)
-        scratch = await self._scratch(plan.directory)
         (plan.directory / "exit.json").unlink(missing_ok=True)
-        clone = await self._clones.start(
-            plan.id, shape, image, scratch, host_limits(plan.resources, shape.memory_bytes)
-        )
+        clone = await self._chooser.clone(plan, self._pool)
+        shape = clone.shape
+        assert shape is not None
         record = Record(
             plan=plan,
             first_id=clone.range.first_id,
@@ -202,8 +210,8 @@ class VmRuntime:
             pid_started=clone.vm.pid_started,
             memory_bytes=shape.memory_bytes,
             processors=shape.processors,
-            image=image.path,
-            mapped=image.mapped,
+            image=clone.image.path,
+            mapped=clone.image.mapped,
         )
         container = self._containers[plan.id] = VmContainer(record, clone, log_of(plan))
         try:
@@ -216,38 +224,6 @@ class VmRuntime:
             await asyncio.shield(self.release(plan.id))
             raise
         return self._sandbox(container)
-
-    async def _shape(self, plan: ContainerPlan) -> Shape:
-        image = await self._find_image(plan.vm)
-        accelerator = await self._clones.accelerator(image, self._settings.acceleration)
-        # a second processor makes an emulated machine slower
-        usual = 1 if accelerator is Accelerator.TCG else 2
-        return Shape(
-            image=image,
-            memory_bytes=memory_of(plan.resources, plan.personality, self._settings.default_memory_bytes),
-            processors=processors_of(plan.resources, usual),
-            personality=plan.personality,
-            accelerator=accelerator,
-        )
-
-    async def _plain_shape(self) -> Shape:
-        """For looking at a disk: any utility VM can."""
-        image = await self._find_image("")
-        accelerator = await self._clones.accelerator(image, self._settings.acceleration)
-        memory = memory_of(Resources(), PersonalityName.LINUX, self._settings.default_memory_bytes)
-        return Shape(image, memory, 1, PersonalityName.LINUX, accelerator)
-
-    async def _scratch(self, directory: Path) -> Path:
-        """The container's disk, made when there is none yet."""
-
-        def ensure() -> Path:
-            path = directory / SCRATCH_NAME
-            self._scratches.open()
-            if not path.exists():
-                self._scratches.create(path)
-            return path
-
-        return await asyncio.to_thread(ensure)
 
     def _sandbox(self, container: VmContainer) -> Sandbox:
         netns = container.netns if container.record.plan.network == "private" else None
@@ -316,8 +292,30 @@ class VmRuntime:
 
     async def signal(self, container_id: str, signal: int) -> None:
         container = self._running(container_id)
-        if container.record.paused and signal == signals.SIGKILL:
-            await self.unpause(container_id)
+        if signal == signals.SIGKILL:
+            await self._kill(container)
+        else:
+            await self._signal(container, signal)
+
+    async def _kill(self, container: VmContainer) -> None:
+        """Whatever the guest does: one that does not answer, or does not let its program end, is ended with its machine."""
+        try:
+            async with asyncio.timeout(_KILL_PATIENCE_S):
+                if container.record.paused:
+                    await self.unpause(container.id)
+                await self._signal(container, signals.SIGKILL)
+        except (Conflict, NotFound):
+            # the program has ended just now: that is on its way
+            pass
+        except (SiloError, TimeoutError) as error:
+            if not container.running:
+                return
+            words = error.brief if isinstance(error, SiloError) else "it did not answer"
+            await self._watcher.end_machine(container, f"it could not be told to kill its program: {words}")
+            return
+        self._watcher.expect_end(container, _KILL_PATIENCE_S)
+
+    async def _signal(self, container: VmContainer, signal: int) -> None:
         plan, session = container.record.plan, container.clone.session
         if plan.launch is not None:
             await signal_program(session, plan, signal)
@@ -436,23 +434,8 @@ class VmRuntime:
     ) -> AbstractAsyncContextManager[RootFiles]:
         container = self._containers.get(container_id)
         if container is not None and container.running:
-            return self._open_running(container)
+            return open_running(container, self._resume)
         return self._open_stopped(container_id, rootfs, planned)
-
-    @contextlib.asynccontextmanager
-    async def _open_running(self, container: VmContainer) -> AsyncIterator[RootFiles]:
-        """A paused one's machine runs for as long as somebody looks; its programs do not."""
-        async with container.looking:
-            container.lookers += 1
-            if container.record.paused and container.lookers == 1:
-                await self._resume(container)
-        try:
-            yield VmFiles(container.clone.session.guest, {"task": MAIN})
-        finally:
-            container.lookers -= 1
-            if container.record.paused and not container.lookers and container.running:
-                with contextlib.suppress(SiloError):
-                    await container.clone.vm.monitor.execute("stop")
 
     @contextlib.asynccontextmanager
     async def _open_stopped(

@@ -14,9 +14,9 @@ from pathlib import Path
 
 from silo.errors import HostError, NoSpace
 from silo.host.run import run
+from silo.model.vm_image import SCRATCH_DISK
 
-NAME = "scratch.img"
-"""In the container's directory."""
+NAME = SCRATCH_DISK
 _JOURNAL_MEBIBYTES = 16
 
 
@@ -24,17 +24,17 @@ class ScratchDisks:
     """All of one size, because they go into one slot of the machine."""
 
     def __init__(self, directory: Path, size_bytes: int) -> None:
-        self._directory = directory
+        self.directory = directory
         self.size_bytes = size_bytes
 
     def open(self) -> None:
         """Make the one that is copied. Blocks. Raises HostError."""
-        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         if self._pristine.exists():
             return
         fresh = self._pristine.with_suffix(".new")
         fresh.unlink(missing_ok=True)
-        with tempfile.TemporaryDirectory(dir=self._directory) as tree:
+        with tempfile.TemporaryDirectory(dir=self.directory) as tree:
             Path(tree).chmod(0o755)
             for name in ("upper", "work"):
                 (Path(tree) / name).mkdir()
@@ -44,9 +44,16 @@ class ScratchDisks:
             run(["mke2fs", "-q", "-t", "ext4", *features, "-d", tree, fresh])
         fresh.rename(self._pristine)
 
+    def clear(self) -> None:
+        """Take away what a former daemon's templates and pool left. Blocks."""
+        if self.directory.is_dir():
+            for entry in list(os.scandir(self.directory)):
+                if not entry.name.startswith("pristine-") and entry.is_file(follow_symlinks=False):
+                    Path(entry.path).unlink(missing_ok=True)
+
     @property
     def _pristine(self) -> Path:
-        return self._directory / f"pristine-{self.size_bytes}.img"
+        return self.directory / f"pristine-{self.size_bytes}.img"
 
     def create(self, path: Path) -> None:
         """An empty scratch at `path`, whole or not at all. Blocks for a few milliseconds. Raises NoSpace, HostError."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from silo.errors import InvalidRequest
+from silo.isolation import run_files
 from silo.isolation.vm.command import Accelerator
 from silo.model.container import Resources
 from silo.model.platform import PersonalityName
+from silo.model.runtime import ContainerPlan
 from silo.model.vm_image import VmImage
 
 RESERVE_BYTES = 96 << 20
@@ -25,6 +27,12 @@ class Shape:
     processors: int
     personality: PersonalityName
     accelerator: Accelerator
+    silo: bytes = b""
+    """Windows: the plan of the silo that the template holds running (windows.find_template_plan), encoded; empty: none."""
+
+    @property
+    def silo_plan(self) -> ContainerPlan | None:
+        return run_files.decode(self.silo, ContainerPlan) if self.silo else None
 
 
 def memory_of(resources: Resources, personality: PersonalityName, default_bytes: int) -> int:

@@ -20,9 +20,10 @@ from silo.isolation.seccomp import SeccompSource
 from silo.isolation.vm.container import VmContainer
 from silo.isolation.vm.folders import attach_folders
 from silo.isolation.vm.guest_spec import INIT, MAIN, build_guest_spec, folders_of, read_special_files
+from silo.isolation.vm.programs import GuestProgram
 from silo.isolation.vm.pumps import Inlet
 from silo.isolation.vm.session import ROOT, folders_mount, root_mounts
-from silo.isolation.vm.windows import build_silo_spec, own_prefix, start_program
+from silo.isolation.vm.windows import build_silo_spec, dress_windows, own_prefix, start_program
 from silo.isolation.vm.wiring_up import wire_up
 from silo.model.runtime import ContainerPlan
 
@@ -42,19 +43,37 @@ class Starter:
         attaching = (
             asyncio.to_thread(attach_folders, container.record.pid, folders, clone.range.namespace) if folders else None
         )
-        mounting = session.mount(root_mounts(mapped=clone.image.mapped, volatile=plan.rootfs.volatile))
-        await asyncio.gather(session.reseed(plan.hostname, machine_id_of(plan)), mounting)
+        # what a silo runs on is mounted; it is reseeded with its other names, when these are known
+        steps = [] if clone.has_silo else [session.reseed(plan.hostname, machine_id_of(plan))]
+        if not clone.rooted and not clone.has_silo:
+            steps.append(session.mount(root_mounts(mapped=clone.image.mapped, volatile=plan.rootfs.volatile)))
+        await asyncio.gather(*steps)
         if attaching is not None:
             for warning in await attaching:
                 log.warning("container %s: %s", container.id[:12], warning)
             await session.mount([folders_mount()])
-        await own_prefix(session, plan)
+        if not clone.has_silo:
+            await own_prefix(session, plan)
 
     async def start(self, container: VmContainer) -> None:
         """The main program runs. Raises ProcessStartFailed, InvalidRequest, GuestError, Unavailable."""
         plan, session = container.record.plan, container.clone.session
         assert container.creating is not None
         await container.creating
+        await asyncio.to_thread(container.log.begin)
+        container.record = msgspec.structs.replace(container.record, started=True)
+        run_files.save(container.record_file, container.record)
+        make = self._dress if container.clone.has_silo else self._run
+        container.main = await make(container)
+        container.record = msgspec.structs.replace(container.record, guest_pid=container.main.pid)
+        if container.main.stdin is not None:
+            container.inlet = Inlet(container.main.stdin)
+        if plan.launch is not None:
+            await start_program(session, plan)
+
+    async def _run(self, container: VmContainer) -> GuestProgram:
+        """Process 1: the main program, or that of a silo."""
+        plan, session = container.record.plan, container.clone.session
         files = await self.files(plan)
         _, _, identity, _ = await asyncio.gather(
             wire_up(container),
@@ -67,15 +86,14 @@ class Starter:
         seccomp = await asyncio.to_thread(self._seccomp.select, plan)
         windows = plan.launch is not None
         spec = (build_silo_spec if windows else build_guest_spec)(plan, identity, seccomp)
-        await asyncio.to_thread(container.log.begin)
-        container.record = msgspec.structs.replace(container.record, started=True)
-        run_files.save(container.record_file, container.record)
-        container.main = await session.guest.run(MAIN, spec, stdin=plan.open_stdin, launcher=windows)
-        container.record = msgspec.structs.replace(container.record, guest_pid=container.main.pid)
-        if container.main.stdin is not None:
-            container.inlet = Inlet(container.main.stdin)
-        if windows:
-            await start_program(session, plan)
+        return await session.guest.run(MAIN, spec, stdin=plan.open_stdin, launcher=windows)
+
+    async def _dress(self, container: VmContainer) -> GuestProgram:
+        """Process 1 runs already: the clone of a silo becomes this container's."""
+        plan = container.record.plan
+        dressing = dress_windows(container.clone.session, plan, machine_id=machine_id_of(plan))
+        program, _, _ = await asyncio.gather(dressing, wire_up(container), self._set_parameters(container))
+        return program
 
     async def files(self, plan: ContainerPlan) -> dict[str, bytes]:
         """hosts, hostname, resolv.conf as the engine has written them."""

@@ -10,6 +10,7 @@ from silo.isolation.vm.machine import VirtualMachine
 from silo.isolation.vm.session import ROOT, SCRATCH, GuestSession
 
 _CONNECT_LIMIT_S = 300.0
+_EXERCISE = "/run/exercise"
 
 
 async def warm_linux(vm: VirtualMachine) -> None:
@@ -18,31 +19,34 @@ async def warm_linux(vm: VirtualMachine) -> None:
     try:
         await session.connect(limit_s=_CONNECT_LIMIT_S)
         await session.reseed("template", "0" * 32)
-        layers = f"lowerdir=/run/silo/base,upperdir={SCRATCH}/upper,workdir={SCRATCH}/work"
-        await session.mount(
-            [
-                {"type": "tmpfs", "source": "scratch", "target": SCRATCH, "options": ["mode=755"]},
-                # for their mount points, which tmpfs has not: taken away at once
-                {"type": "tmpfs", "source": "upper", "target": f"{SCRATCH}/upper"},
-                {"type": "tmpfs", "source": "work", "target": f"{SCRATCH}/work"},
-            ]
-        )
-        await session.unmount([f"{SCRATCH}/upper", f"{SCRATCH}/work"])
-        await session.mount([{"type": "overlay", "source": "root", "target": ROOT, "options": [layers]}])
+        await _mount_root(session, SCRATCH, ROOT)
         await session.write_files({"/run/files/hosts": b""})
         await session.read_files(ROOT, ["/etc/passwd", "/etc/group"])
         await session.client.request("network", {"interfaces": []})
-        await _run_once(session)
         await session.guest.stat({"root": ROOT}, "/")
         await session.unmount([ROOT, SCRATCH])
         # the mount points stay: making one takes a clone as long as mounting
+        await _mount_root(session, _EXERCISE, f"{_EXERCISE}/root")
+        await exercise_linux(session)
         await session.client.request("write_files", {"files": []})
         await session.client.request("void_seed")
     finally:
         session.client.close()
 
 
-async def _run_once(session: GuestSession) -> None:
+async def _mount_root(session: GuestSession, scratch: str, root: str) -> None:
+    """The guest's own files as a container's root. That of _EXERCISE stays: a clone in the pool runs on it once more."""
+    places = [f"{scratch}/upper", f"{scratch}/work"]
+    await session.mount([{"type": "tmpfs", "source": "scratch", "target": scratch, "options": ["mode=755"]}])
+    # for their mount points, which the tmpfs has not: taken away at once
+    await session.mount([{"type": "tmpfs", "source": "none", "target": place} for place in places])
+    await session.unmount(places)
+    layers = f"lowerdir=/run/silo/base,upperdir={places[0]},workdir={places[1]}"
+    await session.mount([{"type": "overlay", "source": "root", "target": root, "options": [layers]}])
+
+
+async def exercise_linux(session: GuestSession) -> None:
+    """Run a container to its end: the next one starts faster. Raises GuestError, Unavailable."""
     program = await session.guest.run("warm", _spec(), stdin=False)
     assert program.stdout is not None
     while await program.stdout.read():
@@ -78,7 +82,7 @@ def _spec() -> dict[str, Any]:
     }
     return {
         "ociVersion": "1.0.0",
-        "root": {"path": ROOT},
+        "root": {"path": f"{_EXERCISE}/root"},
         "process": process,
         "hostname": "warm",
         "mounts": mounts,

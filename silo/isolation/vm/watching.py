@@ -28,6 +28,8 @@ _RECONNECT_LIMIT_S = 10.0
 _SYNC_LIMIT_S = 60.0
 KILLED = 137
 _PANIC = "Kernel panic"
+_CONSOLE_TAIL = 1500
+"""Characters of the console that an error carries."""
 
 
 class Watcher:
@@ -122,14 +124,40 @@ class Watcher:
         if _PANIC in words:
             error = f"the virtual machine's kernel panicked:\n{words}"
         elif reason is not None:
-            error = f"the virtual machine was ended: {reason.brief}"
+            error = _with_console(f"the virtual machine was ended: {reason.brief}", words)
         else:
-            error = f"the virtual machine has ended unexpectedly{': ' if words else ''}{words[-500:]}"
+            error = _with_console("the virtual machine has ended unexpectedly", words)
+        await self._end_machine(container, error)
+
+    async def end_machine(self, container: VmContainer, reason: str) -> None:
+        """Of a guest that cannot be relied on any more; the container's end is told."""
+        words = container.clone.vm.console.last_lines()
+        await self._end_machine(container, _with_console(f"the virtual machine was ended: {reason}", words))
+
+    def expect_end(self, container: VmContainer, limit_s: float) -> None:
+        """Its program was killed: a guest that does not say so in time is ended."""
+        self._spawn(container, self._expect_end(container, limit_s))
+
+    async def _expect_end(self, container: VmContainer, limit_s: float) -> None:
+        assert container.main is not None
+        try:
+            async with asyncio.timeout(limit_s):
+                await container.main.wait()
+        except TimeoutError:
+            if container.exit is None and not container.releasing:
+                await self.end_machine(container, f"its program was killed and did not end within {limit_s:.0f} s")
+
+    async def _end_machine(self, container: VmContainer, error: str) -> None:
+        vm, session = container.clone.vm, container.clone.session
         log.error("container %s: %s", container.id[:12], error)
         session.on_lost = lambda _: None
         session.client.close()
         await vm.end()
         self.end(container, ExitRecord(exit_code=KILLED, finished_at=timestamp(time.time_ns()), error=error))
+
+
+def _with_console(error: str, words: str) -> str:
+    return f"{error}\nthe console's last lines:\n{words[-_CONSOLE_TAIL:]}" if words else error
 
 
 def exit_record(exit: Exit) -> ExitRecord:

@@ -116,6 +116,8 @@ def find_template_plan(plan: ContainerPlan) -> ContainerPlan | None:
 
     None for a plan that cannot be served by a silo that runs already.
     """
+    # a removal at the end concerns how it ends only
+    plan = msgspec.structs.replace(plan, auto_remove=False, rootfs=msgspec.structs.replace(plan.rootfs, volatile=False))
     recipe = find_recipe(plan)
     if recipe is None:
         return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import time
 from typing import Any
 
 import msgspec
@@ -105,13 +106,13 @@ async def _clear_guest_device(container: VmContainer, wire: Wire) -> None:
 
 async def _delete_netdev(monitor: QmpClient, name: str) -> None:
     """A device is gone only when the guest has let go of it."""
-    async with asyncio.timeout(_PLUG_LIMIT_S):
-        while True:
-            try:
-                await monitor.execute("netdev_del", id=name)
-                return
-            except HostError:
-                await asyncio.sleep(_LOOK_AGAIN_S)
+    deadline = time.monotonic() + _PLUG_LIMIT_S
+    while time.monotonic() < deadline:
+        try:
+            await monitor.execute("netdev_del", id=name)
+            return
+        except HostError:
+            await asyncio.sleep(_LOOK_AGAIN_S)
 
 
 async def _configure(container: VmContainer, wires: dict[str, Wire]) -> None:
@@ -122,15 +123,15 @@ async def _configure(container: VmContainer, wires: dict[str, Wire]) -> None:
         requests.append(wire.interface.request(find))
     if not requests:
         return
-    async with asyncio.timeout(_PLUG_LIMIT_S):
-        while True:
-            try:
-                await container.clone.session.client.request("network", {"interfaces": requests})
-                break
-            except SiloError as error:
-                if "no interface" not in error.details:
-                    raise
-                await asyncio.sleep(_LOOK_AGAIN_S)
+    deadline = time.monotonic() + _PLUG_LIMIT_S
+    while True:
+        try:
+            await container.clone.session.client.request("network", {"interfaces": requests}, timeout_s=_PLUG_LIMIT_S)
+            break
+        except SiloError as error:
+            if "no interface" not in error.details or time.monotonic() > deadline:
+                raise
+            await asyncio.sleep(_LOOK_AGAIN_S)
     hub = next((wire.interface.mac for wire in wires.values() if wire.place == -1), container.record.hub_mac)
     if hub != container.record.hub_mac:
         container.record = msgspec.structs.replace(container.record, hub_mac=hub)

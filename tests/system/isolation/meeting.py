@@ -1,4 +1,7 @@
-"""Two programs, probe.exe holding and probe.exe looking, in one silo, in two, or one of them outside of all silos."""
+"""Two programs, one that holds and one that looks, in one container, in two, or one of them outside of all containers.
+
+For Windows they are probe.exe, for Linux meet; both speak alike.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.contract.conftest import find_vm_image
 from tests.support.daemon import Docker
+from tests.support.probes import require_program
 
 PROBE = "C:\\tests\\probe.exe"
+LINUX_PROBE = "/tests/meet"
 
 _CANARY = """
 import ctypes, socket, sys, time
@@ -32,16 +38,38 @@ libc.shmctl(memory, 0, None)
 """
 
 
+def require_level(level: str) -> None:
+    if level == "hyperv":
+        require_program("qemu-system-x86_64", "qemu-system-x86")
+        require_program("bwrap", "bubblewrap")
+        find_vm_image()
+
+
 def start_silo(docker: Docker, folder: Path, name: str, *flags: str) -> None:
-    """A container that waits, with probe.exe in C:\\tests."""
-    command = ("run", "-di", "--name", name, "-v", f"{folder}:C:\\tests:ro", *flags, "windows", "cmd")
-    docker(*command)
+    """A Windows container that waits, with probe.exe in C:\\tests."""
+    docker("run", "-di", "--name", name, "-v", f"{folder}:C:\\tests:ro", *flags, "windows", "cmd")
+
+
+def start_linux(docker: Docker, folder: Path, name: str, *flags: str) -> None:
+    """A Linux container that waits, with meet in /tests."""
+    docker("run", "-di", "--name", name, "-v", f"{folder}:/tests:ro", *flags, "busybox", "cat")
+
+
+def refused_join(docker: Docker, owner: str, image: str) -> str:
+    """The words with which both levels refuse to join the network of a container in a machine."""
+    words = ""
+    for level in ("hyperv", "process"):
+        join = ("--isolation", level, "--network", f"container:{owner}")
+        done = docker.try_("run", "--rm", *join, image, "cmd" if image == "windows" else "true")
+        assert done.returncode == 125 and "hyperv" in done.stderr, done.stderr
+        words += done.stderr
+    return words
 
 
 @contextmanager
-def holding(docker: Docker, silo: str, token: str) -> Iterator[None]:
-    """While probe.exe in this silo holds one of each kind."""
-    holder = docker.start("exec", silo, PROBE, "hold", token)
+def holding(docker: Docker, silo: str, token: str, program: str = PROBE) -> Iterator[None]:
+    """While the program in this container holds one of each kind."""
+    holder = docker.start("exec", silo, program, "hold", token)
     assert holder.stdout is not None
     try:
         said = []
@@ -76,7 +104,13 @@ def holding_outside(docker: Docker, token: str) -> Iterator[None]:
         file.unlink()
 
 
-def look(docker: Docker, silo: str, token: str) -> dict[str, str]:
+def look(docker: Docker, silo: str, token: str, program: str = PROBE) -> dict[str, str]:
     """Kind → `met` or `alone`."""
-    lines = docker("exec", silo, PROBE, "look", token).splitlines()
+    lines = docker("exec", silo, program, "look", token).splitlines()
     return {kind: outcome for outcome, _, kind in (line.strip().partition(" ") for line in lines)}
+
+
+def yama_restricts(level: str) -> bool:
+    """Where the kernel lets a process trace only its children, nobody meets by ptrace. A machine's kernel does not."""
+    setting = Path("/proc/sys/kernel/yama/ptrace_scope")
+    return level == "process" and setting.exists() and setting.read_text().strip() != "0"

@@ -16,18 +16,19 @@ Places = Callable[..., dict[str, list[str]]]
 
 
 @pytest.fixture
-def places(docker: Docker, folder: Path) -> Places:
+def places(docker: Docker, folder: Path, level: str) -> Places:
     """Runs places.exe in a container with these flags; what it said, first word → the rests of its lines."""
 
-    def run(*flags: str, paths: tuple[str, ...] = ()) -> dict[str, list[str]]:
+    def look(*flags: str, paths: tuple[str, ...] = ()) -> dict[str, list[str]]:
         mount = f"{folder}:C:\\tests:ro"
         said: dict[str, list[str]] = {}
-        for line in docker("run", "--rm", "-v", mount, *flags, "windows", "C:\\tests\\places.exe", *paths).splitlines():
+        run = ("run", "--rm", "--isolation", level, "-v", mount, *flags, "windows")
+        for line in docker(*run, "C:\\tests\\places.exe", *paths).splitlines():
             word, _, rest = line.strip().partition(" ")
             said.setdefault(word, []).append(rest)
         return said
 
-    return run
+    return look
 
 
 @pytest.fixture
@@ -71,17 +72,17 @@ def test_a_shared_folder_is_found_by_every_way_there_is(places: Places, canary: 
     assert sorted(said["present"]) == sorted(inside)
 
 
-def test_what_unix_paths_show_is_the_containers_own_root(docker: Docker) -> None:
-    users = docker("run", "--rm", "windows", "cmd", "/c", "type \\\\?\\unix\\etc\\passwd")
+def test_what_unix_paths_show_is_the_containers_own_root(docker: Docker, level: str) -> None:
+    users = docker("run", "--rm", "--isolation", level, "windows", "cmd", "/c", "type \\\\?\\unix\\etc\\passwd")
     assert "ContainerAdministrator" in users
     assert len(users.splitlines()) < len(Path("/etc/passwd").read_text().splitlines())
 
 
 @pytest.mark.parametrize("user", ["ContainerAdministrator", "ContainerUser"])
-def test_users(places: Places, docker: Docker, user: str) -> None:
+def test_users(places: Places, docker: Docker, level: str, user: str) -> None:
     assert places("-u", user)["user"] == [user]
     script = "echo x > C:\\windows\\new.txt && echo written & echo x > %TEMP%\\new.txt && echo kept"
-    said = docker.try_("run", "--rm", "-u", user, "windows", "cmd", "/c", script).stdout.split()
+    said = docker.try_("run", "--rm", "--isolation", level, "-u", user, "windows", "cmd", "/c", script).stdout.split()
     assert said == (["written", "kept"] if user == "ContainerAdministrator" else ["kept"])
 
 
@@ -100,10 +101,11 @@ def test_time_zone_is_private_and_the_clock_shared(places: Places) -> None:
 
 
 @pytest.mark.parametrize("shared", [False, True])
-def test_a_volume_is_shared_by_those_that_mount_it(docker: Docker, shared: bool) -> None:
+def test_a_volume_is_shared_by_those_that_mount_it(docker: Docker, level: str, shared: bool) -> None:
     volume = ("-v", "silos-meet:C:\\meet")
-    docker("run", "--rm", *volume, "windows", "cmd", "/c", "echo hello> C:\\meet\\file.txt")
+    run = ("run", "--rm", "--isolation", level)
+    docker(*run, *volume, "windows", "cmd", "/c", "echo hello> C:\\meet\\file.txt")
     flags = volume if shared else ()
-    done = docker.try_("run", "--rm", *flags, "windows", "cmd", "/c", "type C:\\meet\\file.txt")
+    done = docker.try_(*run, *flags, "windows", "cmd", "/c", "type C:\\meet\\file.txt")
     docker("volume", "rm", "silos-meet")
     assert (done.returncode == 0 and "hello" in done.stdout) is shared

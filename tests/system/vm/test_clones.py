@@ -104,7 +104,7 @@ def test_an_ended_clone_leaves_nothing(template: Template, layer: Path, tmp_path
             await session.start("while :; do :; done")
             assert processes_of(FIRST_UID + 3)
         until_gone(FIRST_UID + 3)
-        assert {path.name for path in (tmp_path / "a").iterdir()} == {"qemu.log"}
+        assert not list((tmp_path / "a").iterdir())
 
     scenario(body())
 

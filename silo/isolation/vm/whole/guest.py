@@ -13,7 +13,7 @@
   monitor.sock agent.sock serial.sock   QEMU listens
   screen.sock                the daemon listens: each connection is one of VNC
   machine.json               which processes these are
-  qemu.log swtpm.log
+  swtpm.log
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """QEMU and swtpm, started in jails of their own with descriptors of what the daemon has made for them.
 
 <directory>/<listener>   a listening socket of QEMU's for each name given; monitor.sock is always one
-<directory>/qemu.log     what it complains of
+<directory>/swtpm.log    what swtpm complains of; QEMU's complaints are kept in memory (machine.open_log)
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 from silo.errors import SiloError, ToolMissing
 from silo.host.run import start_detached
 from silo.isolation.vm.jail import QEMU, Jail, build_jail
-from silo.isolation.vm.machine import join_started, listen_at
+from silo.isolation.vm.machine import join_started, listen_at, open_log
 from silo.isolation.vm.process import Process
 from silo.isolation.vm.qmp import EventListener, QmpClient
 
@@ -67,10 +67,11 @@ async def start_jailed(
         ends = {name: undo.enter_context(listen_at(directory, name)) for name in listeners}
         numbers = {name: end.fileno() for name, end in ends.items()}
         argv = wrap(build_jail(jail, build(numbers)))
-        log_path = directory / "qemu.log"
+        log = open_log()
+        undo.callback(os.close, log)
         descriptors = [*numbers.values(), *passed]
-        parent = await asyncio.to_thread(start_detached, argv, log_path=log_path, pass_fds=descriptors)
-        pid, monitor = await join_started(directory, parent, ends.values(), on_event)
+        parent = await asyncio.to_thread(start_detached, argv, log=log, pass_fds=descriptors)
+        pid, monitor = await join_started(directory, parent, ends.values(), on_event, log)
     return RunningQemu(Process(pid), monitor)
 
 
@@ -93,7 +94,7 @@ async def start_tpm(
         jail = Jail(uid=uid, files={_SWTPM_IN_JAIL: SWTPM}, writable={_TPM_STATE_IN_JAIL: state})
         argv = wrap(build_jail(jail, words))
         descriptors = [theirs.fileno()]
-        pid = await asyncio.to_thread(start_detached, argv, log_path=directory / "swtpm.log", pass_fds=descriptors)
+        pid = await asyncio.to_thread(start_detached, argv, log=directory / "swtpm.log", pass_fds=descriptors)
         undo.pop_all()
     return pid, ours
 
