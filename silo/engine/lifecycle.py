@@ -138,6 +138,7 @@ class Lifecycle:
                     status=Status.RESTARTING if again else Status.EXITED,
                     pid=0,
                     exit_code=record.exit_code,
+                    error=record.error,
                     oom_killed=record.oom_killed,
                     finished_at=record.finished_at,
                 )

@@ -10,6 +10,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
+import os
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,8 +25,11 @@ from silo.isolation.vm.disk_exec import DiskExec
 from silo.isolation.vm.disk_network import Card
 from silo.isolation.vm.guest_log import GuestLog
 from silo.isolation.vm.pumps import Inlet
-from silo.isolation.vm.whole.guest import WholeGuest
+from silo.isolation.vm.watching import timestamp
+from silo.isolation.vm.whole.guest import WholeEnd, WholeGuest
 from silo.model.runtime import ContainerPlan, ExitRecord, Statistics
+
+log = logging.getLogger(__name__)
 
 RECORD_NAME = "container.json"
 _AGENT_LIMIT_S = 5.0
@@ -108,3 +115,20 @@ class SerialLine:
 
     def close(self) -> None:
         """A serial line has no end."""
+
+
+def exit_record(end: WholeEnd, container: DiskContainer, *, out_of_memory: bool) -> ExitRecord:
+    error = ""
+    if end.code and not container.killed:
+        reason = f" ({end.untrusted_reason})" if end.untrusted_reason else ""
+        complaint = _last_words(container.directory / "qemu.log")
+        error = f"the virtual machine has ended unexpectedly{reason}{': ' * bool(complaint)}{complaint}"
+        log.error("container %s: %s", container.id[:12], error)
+    return ExitRecord(exit_code=end.code, finished_at=timestamp(time.time_ns()), oom_killed=out_of_memory, error=error)
+
+
+def _last_words(log_path: Path) -> str:
+    with contextlib.suppress(OSError), open(log_path, "rb") as file:
+        file.seek(max(0, os.fstat(file.fileno()).st_size - 500))
+        return file.read().decode(errors="replace").strip()
+    return ""

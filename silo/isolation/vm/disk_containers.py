@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import shutil
 import signal as signals
 import time
@@ -26,7 +25,7 @@ from silo.errors import Conflict, InvalidRequest, SiloError, Unsupported
 from silo.host.cgroups import CgroupTree
 from silo.isolation import run_files
 from silo.isolation.vm.command import Accelerator
-from silo.isolation.vm.disk_container import RECORD_NAME, DiskContainer, DiskRecord, SerialLine
+from silo.isolation.vm.disk_container import RECORD_NAME, DiskContainer, DiskRecord, SerialLine, exit_record
 from silo.isolation.vm.disk_exec import DiskExec
 from silo.isolation.vm.disk_files import DiskFiles
 from silo.isolation.vm.disk_network import Card
@@ -37,7 +36,7 @@ from silo.isolation.vm.shapes import host_limits, processors_of
 from silo.isolation.vm.watching import KILLED, load_exit, timestamp
 from silo.isolation.vm.whole.boot import WholePlan
 from silo.isolation.vm.whole.command import WholeMachine
-from silo.isolation.vm.whole.guest import WholeEnd, WholeGuest
+from silo.isolation.vm.whole.guest import WholeGuest
 from silo.isolation.vm.whole.processes import list_processes
 from silo.model.container import Resources
 from silo.model.log import STDOUT
@@ -395,19 +394,3 @@ def machine_memory(resources: Resources) -> int:
             hint=f"at least {LEAST_MEMORY_BYTES >> 20}m",
         )
     return wanted >> 20 << 20
-
-
-def exit_record(end: WholeEnd, container: DiskContainer, *, out_of_memory: bool) -> ExitRecord:
-    error = ""
-    if end.code and not container.killed:
-        complaint = _last_words(container.directory / "qemu.log") or end.untrusted_reason
-        error = f"the virtual machine has ended unexpectedly{': ' * bool(complaint)}{complaint}"
-        log.error("container %s: %s", container.id[:12], error)
-    return ExitRecord(exit_code=end.code, finished_at=timestamp(time.time_ns()), oom_killed=out_of_memory, error=error)
-
-
-def _last_words(log_path: Path) -> str:
-    with contextlib.suppress(OSError), open(log_path, "rb") as file:
-        file.seek(max(0, os.fstat(file.fileno()).st_size - 500))
-        return file.read().decode(errors="replace").strip()
-    return ""

@@ -190,7 +190,8 @@ def test_a_snapshot_from_run_to_rm(docker: Docker, tmp_path: Path) -> None:
     began = time.monotonic()
     docker("stop", "os")
     print(f"stopped in {time.monotonic() - began:.1f} s")
-    assert docker.inspect("os")["State"]["ExitCode"] == 0
+    state = docker.inspect("os")["State"]
+    assert state["ExitCode"] == 0, (state, docker.silod.log.read_text()[-2000:], docker("logs", "os")[-1000:])
     done = docker.try_("cp", "os:/root/kept", str(tmp_path))
     assert done.returncode != 0 and "only its own system can read its disk" in done.stderr
 

@@ -26,6 +26,7 @@ FIRMWARE_PLACE = "/guest/firmware.fd"
 """FIRMWARE_CODE as the jail shows it."""
 
 _SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
+_TRANSLATED_MIB = 512
 _DISK_SET, _OVERLAY_SET, _VARIABLES_SET = 1, 2, 3
 DISK_IN_JAIL = f"/dev/fdset/{_DISK_SET}"
 
@@ -67,7 +68,7 @@ class WholeDescriptors:
 def build_whole(machine: WholeMachine, descriptors: WholeDescriptors) -> tuple[str, ...]:
     """The words of a machine that waits for `cont` on its monitor."""
     words = [QEMU, "-nodefaults", "-no-user-config", "-name", "silo,process=silo-vm", "-S", "-sandbox", _SANDBOX]
-    words += ["-M", _board(machine), "-accel", machine.accelerator.value]
+    words += ["-M", _board(machine), "-accel", _accelerator(machine)]
     # With SMAP, programs that change modes often crash the guest's kernel under QEMU 7.2's emulation.
     words += ["-cpu", "host" if machine.accelerator is Accelerator.KVM else "max,-smap"]
     words += ["-smp", str(machine.processors), "-m", f"{machine.memory_bytes >> 20}M"]
@@ -100,6 +101,11 @@ def _board(machine: WholeMachine) -> str:
     if machine.disk.firmware is Firmware.UEFI:
         words += ["pflash0=firmware", "pflash1=variables"]
     return ",".join(words)
+
+
+def _accelerator(machine: WholeMachine) -> str:
+    """QEMU keeps up to a gigabyte of translated code, and a whole system fills it: more than its control group allows."""
+    return "kvm" if machine.accelerator is Accelerator.KVM else f"tcg,tb-size={_TRANSLATED_MIB}"
 
 
 def _socket(name: str, descriptor: int) -> list[str]:

@@ -13,8 +13,8 @@ import pytest
 
 from silo.errors import Conflict, InvalidRequest, ProcessStartFailed, Unavailable, Unsupported
 from silo.isolation.vm.answers import PathStatus
-from silo.isolation.vm.disk_container import DiskContainer, DiskRecord
-from silo.isolation.vm.disk_containers import DEFAULT_MEMORY_BYTES, exit_record, machine_memory
+from silo.isolation.vm.disk_container import DiskContainer, DiskRecord, exit_record
+from silo.isolation.vm.disk_containers import DEFAULT_MEMORY_BYTES, machine_memory
 from silo.isolation.vm.disk_exec import DiskExec
 from silo.isolation.vm.disk_files import DiskFiles, in_guest
 from silo.isolation.vm.disk_network import Card, build_lease

@@ -37,7 +37,7 @@ def test_the_whole_line_of_a_plain_machine() -> None:
     assert build_whole(machine(DiskFormat.QCOW2), SNAPSHOT) == (
         *("/usr/bin/qemu-system-x86_64", "-nodefaults", "-no-user-config", "-name", "silo,process=silo-vm", "-S"),
         *("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"),
-        *("-M", "q35,hpet=off,vmport=off,usb=off,sata=off", "-accel", "tcg", "-cpu", "max,-smap"),
+        *("-M", "q35,hpet=off,vmport=off,usb=off,sata=off", "-accel", "tcg,tb-size=512", "-cpu", "max,-smap"),
         *("-smp", "1", "-m", "512M", "-rtc", "base=utc,clock=host,driftfix=slew"),
         *("-chardev", "socket,id=monitor,fd=3,server=on,wait=off", "-mon", "chardev=monitor,mode=control"),
         *("-chardev", "socket,id=serial,fd=5,server=on,wait=off", "-serial", "chardev:serial"),
