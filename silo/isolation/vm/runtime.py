@@ -18,7 +18,7 @@ from pathlib import Path
 import msgspec
 
 from silo.engine.ports import RootFiles, RunningExec, RuntimeListener
-from silo.errors import Conflict, NotFound, ToolMissing
+from silo.errors import Conflict, NotFound, SiloError, ToolMissing
 from silo.host.cgroups import CgroupTree, cgroup_parent, find_layout
 from silo.isolation import run_files
 from silo.isolation.seccomp import SeccompSource
