@@ -139,6 +139,7 @@ class Lifecycle:
                     pid=0,
                     exit_code=record.exit_code,
                     oom_killed=record.oom_killed,
+                    error=record.error,
                     finished_at=record.finished_at,
                 )
             self.publish(live, "die", exitCode=str(record.exit_code))
