@@ -140,6 +140,7 @@ class Lifecycle:
                     exit_code=record.exit_code,
                     error=record.error,
                     oom_killed=record.oom_killed,
+                    error=record.error,
                     finished_at=record.finished_at,
                 )
             self.publish(live, "die", exitCode=str(record.exit_code))
