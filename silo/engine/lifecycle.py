@@ -138,7 +138,6 @@ class Lifecycle:
                     status=Status.RESTARTING if again else Status.EXITED,
                     pid=0,
                     exit_code=record.exit_code,
-                    error=record.error,
                     oom_killed=record.oom_killed,
                     error=record.error,
                     finished_at=record.finished_at,
