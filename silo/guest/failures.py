@@ -12,7 +12,8 @@ _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _RULES = (
     ("not_found", r"executable file `?[^`']*[`']? not found|open executable.*[Nn]o such file"),
     ("not_found", r"exec( container process|: ).*No such file"),
-    # crun says "open executable: Operation not permitted" of a directory
+    # crun says "open executable: Operation not permitted" of a directory; newer ones have other words, behind a guess about memory
+    ("permission", r"path `?[^`']*[`']? (exists but it )?is not (executable|a regular file)"),
     ("permission", r"(open executable|exec container process|exec: ).*([Pp]ermission denied|Operation not permitted)"),
     ("not_executable", r"[Ee]xec format error|exec.*[Ii]nvalid argument"),
     ("directory", r"chdir(?: to)? `?[^`']*[`']?: .*"),

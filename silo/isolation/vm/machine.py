@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import fcntl
 import os
+import re
 import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -29,6 +30,8 @@ from silo.isolation.vm.qmp import EventListener, QmpClient
 CONSOLE_BYTES = 16384
 LOG_BYTES = 65536
 START_LIMIT_S = 20.0
+# what a firmware clears the screen with
+_ESCAPES = re.compile(r"\x1b(?:\[[0-9;?]*[A-Za-z]|[@-Z^-~])")
 _QUIT_LIMIT_S = 2.0
 
 
@@ -58,7 +61,7 @@ class Console:
 
     def last_lines(self, count: int = 40) -> str:
         """For an error's details: printable, so that a guest cannot speak to the reader's terminal."""
-        text = self._untrusted_text.decode(errors="replace").replace("\r", "")
+        text = _ESCAPES.sub("", self._untrusted_text.decode(errors="replace").replace("\r", ""))
         lines = ["".join(sign for sign in line if sign.isprintable()) for line in text.split("\n")]
         return "\n".join([line for line in lines if line.strip()][-count:])
 

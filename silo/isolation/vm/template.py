@@ -25,6 +25,7 @@ from silo.isolation.vm.qmp import EventListener, QmpClient
 Warm = Callable[[VirtualMachine], Awaitable[None]]
 """Waits until the guest is ready to be saved: its agent answers, what shall be warm has run once."""
 
+_REBUILD = "if it comes again, build the image of utility VMs anew: silo base build --refresh vm"
 SAVE_LIMIT_S = 60.0
 LOAD_LIMIT_S = 20.0
 _LONGEST_PAUSE_S = 0.02
@@ -74,17 +75,20 @@ async def make_template(
     async with contextlib.AsyncExitStack() as undo:
         memory = create_memory(machine.memory_bytes)
         undo.callback(os.close, memory)
-        running = await start_machine(
-            directory,
-            machine,
-            Role.TEMPLATE,
-            uid=uid,
-            files=files,
-            memory=memory,
-            scratch=scratch,
-            user_namespace=user_namespace,
-            entry_files=entry_files,
-        )
+        try:
+            running = await start_machine(
+                directory,
+                machine,
+                Role.TEMPLATE,
+                uid=uid,
+                files=files,
+                memory=memory,
+                scratch=scratch,
+                user_namespace=user_namespace,
+                entry_files=entry_files,
+            )
+        except HostError as error:
+            raise HostError(error.brief, details=error.details, hint=error.hint or _REBUILD) from error
         undo.push_async_callback(running.end)
         await running.monitor.execute("cont")
         try:
@@ -92,11 +96,14 @@ async def make_template(
                 await warm(running)
         except TimeoutError:
             raise GuestError(
-                f"the virtual machine was not ready within {limit_s:.0f} s", details=running.console.last_lines()
+                f"the virtual machine was not ready within {limit_s:.0f} s",
+                details=running.console.last_lines(),
+                hint=_REBUILD,
             ) from None
         except SiloError as error:
             details = running.console.last_lines() or error.details
-            raise GuestError(f"the virtual machine did not get ready: {error.brief}", details=details) from error
+            brief = f"the virtual machine did not get ready: {error.brief}"
+            raise GuestError(brief, details=details, hint=_REBUILD) from error
         state = await _save(running.monitor)
         undo.callback(os.close, state)
         await running.end()
