@@ -92,13 +92,20 @@ class Machine:
 MAPPED, IMAGE = "/guest/mapped", "/guest/image"
 
 
+_ACCELERATORS = {
+    Accelerator.KVM: "kvm",
+    # translated code has to fit into the machine's control group (shapes.OVERHEAD_BYTES)
+    Accelerator.TCG: "tcg,tb-size=512",
+}
+
+
 def build_qemu(machine: Machine, descriptors: Descriptors, role: Role) -> tuple[str, ...]:
     """QEMU's words, in the order of what they are about.
 
     It waits for `cont` on its monitor; a clone waits for its state (`migrate-incoming`).
     """
     words = [QEMU, "-nodefaults", "-no-user-config", "-display", "none", "-name", "silo,process=silo-vm"]
-    words += ["-M", _MACHINE, "-accel", machine.accelerator.value]
+    words += ["-M", _MACHINE, "-accel", _ACCELERATORS[machine.accelerator]]
     words += ["-cpu", "host" if machine.accelerator is Accelerator.KVM else _EMULATED_PROCESSOR]
     words += ["-smp", str(machine.processors)]
     words += ["-m", _memory_words(machine)]

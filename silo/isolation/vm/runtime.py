@@ -117,6 +117,7 @@ class VmRuntime:
             clones=self._clones,
             images=self._images,
             scratches=self._scratches.directory,
+            seccomp=self._seccomp,
             shape_of=self._chooser.shape_of,
             recipe_file=self._data_root / "vm" / "pool.json",
         )

@@ -18,11 +18,12 @@ import msgspec
 
 from silo.errors import SiloError
 from silo.isolation import run_files
+from silo.isolation.seccomp import SeccompSource
 from silo.isolation.vm.clones import Clone, Clones
 from silo.isolation.vm.image_files import ImageFiles
 from silo.isolation.vm.session import root_mounts
 from silo.isolation.vm.shapes import Shape, host_limits
-from silo.isolation.vm.warming import exercise_linux
+from silo.isolation.vm.warming import rehearse_linux, rehearse_requests
 from silo.isolation.vm.windows import exercise as exercise_windows
 from silo.model.container import Resources
 from silo.model.platform import PersonalityName
@@ -62,6 +63,7 @@ class VmPool:
         clones: Clones,
         images: ImageFiles,
         scratches: Path,
+        seccomp: SeccompSource,
         shape_of: Callable[[VmRecipe], Awaitable[Shape]],
         recipe_file: Path,
     ) -> None:
@@ -70,6 +72,7 @@ class VmPool:
         self._clones = clones
         self._images = images
         self._scratches = scratches
+        self._seccomp = seccomp
         self._shape_of = shape_of
         self._file = recipe_file
         self._recipes: dict[PersonalityName, VmRecipe] = {}
@@ -152,10 +155,11 @@ class VmPool:
         try:
             await clone.session.reseed("pool", secrets.token_hex(16))
             if clone.has_silo:
+                await rehearse_requests(clone.session)
                 await exercise_windows(clone.session)
             else:
                 await clone.session.mount(root_mounts(mapped=image.mapped, volatile=False))
-                await exercise_linux(clone.session)
+                await rehearse_linux(clone.session, self._seccomp)
             clone.rooted = True
             await clone.vm.monitor.execute("stop")
         except BaseException:

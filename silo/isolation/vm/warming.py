@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
+from pathlib import Path
 from typing import Any
 
 from silo.errors import GuestError
-from silo.isolation.vm.guest_spec import CGROUP
+from silo.isolation.identity import Identity
+from silo.isolation.seccomp import SeccompSource
+from silo.isolation.spec import Json
+from silo.isolation.vm.guest_spec import CGROUP, build_guest_spec
 from silo.isolation.vm.machine import VirtualMachine
-from silo.isolation.vm.session import ROOT, SCRATCH, GuestSession
+from silo.isolation.vm.session import FILES, ROOT, SCRATCH, GuestSession
+from silo.model.kernel_paths import MASKED_PATHS, READONLY_PATHS
+from silo.model.mount import MountKind, PlannedMount
+from silo.model.platform import PersonalityName
+from silo.model.runtime import ContainerPlan, ProcessPlan, Rootfs
 
 _CONNECT_LIMIT_S = 300.0
 _EXERCISE = "/run/exercise"
+_NO_DIRECTORY = Path("/exercise")
+_NAMES = ("/etc/passwd", "/etc/group")
 
 
 async def warm_linux(vm: VirtualMachine) -> None:
@@ -21,7 +32,7 @@ async def warm_linux(vm: VirtualMachine) -> None:
         await session.reseed("template", "0" * 32)
         await _mount_root(session, SCRATCH, ROOT)
         await session.write_files({"/run/files/hosts": b""})
-        await session.read_files(ROOT, ["/etc/passwd", "/etc/group"])
+        await session.read_files(ROOT, _NAMES)
         await session.client.request("network", {"interfaces": []})
         await session.guest.stat({"root": ROOT}, "/")
         await session.unmount([ROOT, SCRATCH])
@@ -47,7 +58,32 @@ async def _mount_root(session: GuestSession, scratch: str, root: str) -> None:
 
 async def exercise_linux(session: GuestSession) -> None:
     """Run a container to its end: the next one starts faster. Raises GuestError, Unavailable."""
-    program = await session.guest.run("warm", _spec(), stdin=False)
+    await _run(session, _spec())
+
+
+async def rehearse_linux(session: GuestSession, seccomp: SeccompSource) -> None:
+    """What a usual container's start asks of the guest, with its filter and its mounts, as a whole. Raises as `exercise_linux`.
+
+    Code that has run once is translated already when the container comes.
+    """
+    plan = _usual_plan()
+    spec = build_guest_spec(plan, Identity(0, 0), await asyncio.to_thread(seccomp.select, plan))
+    spec["root"]["path"] = f"{_EXERCISE}/root"
+    await rehearse_requests(session)
+    await _run(session, spec)
+
+
+async def rehearse_requests(session: GuestSession) -> None:
+    """Those that go before a container's start; nothing is changed by them."""
+    await asyncio.gather(
+        session.write_files({f"{FILES}/hosts": b""}),
+        session.read_files(ROOT, _NAMES),
+        session.client.request("sysctl", {"values": {"net.ipv4.ip_unprivileged_port_start": "0"}}),
+    )
+
+
+async def _run(session: GuestSession, spec: Json) -> None:
+    program = await session.guest.run("warm", spec, stdin=False)
     assert program.stdout is not None
     while await program.stdout.read():
         pass
@@ -55,6 +91,22 @@ async def exercise_linux(session: GuestSession) -> None:
     if end.code != 0:
         raise GuestError(f"the container that warms a template ended with code {end.code}")
     await session.guest.release(program)
+
+
+def _usual_plan() -> ContainerPlan:
+    hosts = PlannedMount(target="/etc/hosts", source=_NO_DIRECTORY / "hosts", kind=MountKind.BIND)
+    return ContainerPlan(
+        id="warm",
+        personality=PersonalityName.LINUX,
+        image_id="",
+        rootfs=Rootfs(layers=(), scratch=_NO_DIRECTORY),
+        process=ProcessPlan(args=("/bin/echo", "warm"), env=("PATH=/usr/bin:/bin",)),
+        directory=_NO_DIRECTORY,
+        hostname="warm",
+        mounts=(hosts,),
+        masked_paths=MASKED_PATHS,
+        readonly_paths=READONLY_PATHS,
+    )
 
 
 def _spec() -> dict[str, Any]:

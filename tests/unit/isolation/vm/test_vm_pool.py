@@ -70,7 +70,7 @@ def scenario(
     async def nothing(*_: Any, **__: Any) -> Any:
         return SimpleNamespace(mapped=True, memory_bytes=512 * MIB)
 
-    monkeypatch.setattr(vm_pool, "exercise_linux", nothing)
+    monkeypatch.setattr(vm_pool, "rehearse_linux", nothing)
     monkeypatch.setattr(vm_pool, "_REFILL_DELAY_S", 0.0)
     monkeypatch.setattr(vm_pool, "_available", lambda: 0.5)
     clones = FakeClones(tmp_path)
@@ -82,6 +82,7 @@ def scenario(
             ceiling_bytes=ceiling_bytes,
             clones=clones,  # type: ignore[arg-type]
             images=images,
+            seccomp=images,
             scratches=tmp_path,
             shape_of=nothing,
             recipe_file=tmp_path / "pool.json",
