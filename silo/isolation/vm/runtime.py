@@ -31,7 +31,7 @@ from silo.isolation.vm.container import Record, VmContainer
 from silo.isolation.vm.disk_containers import DiskContainers
 from silo.isolation.vm.executing import VmExec
 from silo.isolation.vm.finding import find_again, find_places, log_of
-from silo.isolation.vm.guest_spec import MAIN, limits
+from silo.isolation.vm.guest_spec import MAIN, folders_of, limits
 from silo.isolation.vm.image_files import ImageFiles
 from silo.isolation.vm.jail import QEMU
 from silo.isolation.vm.opening import FileOpener, open_running
@@ -227,8 +227,8 @@ class VmRuntime:
         try:
             run_files.save(container.record_file, record)
             container.creating = asyncio.create_task(self._starter.set_up(container), name=f"set-up-{plan.id[:12]}")
-            if plan.mounts:
-                # what is wrong with a folder is told now
+            if folders_of(plan):
+                # what is wrong with a folder is told now; the special files, which all have, are not served
                 await container.creating
         except BaseException:
             await asyncio.shield(self.release(plan.id))
