@@ -63,8 +63,8 @@ def test_every_command_prints_what_is_written(daemon: Silod) -> None:
     assert not wrong, "\n".join(wrong)
 
 
-def test_the_readme_has_five_things_to_try() -> None:
-    assert len(blocks()) == 5
+def test_the_readme_has_six_things_to_try() -> None:
+    assert len(blocks()) == 6
     assert all(steps(block) for block in blocks())
 
 
