@@ -13,6 +13,9 @@ _ALIGNMENT = 2 << 20
 # reach high memory, of which there are none, would take 64 MiB as soon as memory could lie above 4 GiB.
 _APPEND = "console=ttyS0 quiet panic=-1 swiotlb=noforce silo.root=/dev/pmem0 silo.dax=1"
 
+# a build alone finds the damaged one and takes it
+_REBUILD = "silo base rm --force vm default; silo base build vm"
+
 
 def build_guest(image: Path, *, memory_bytes: int, accelerator: Accelerator) -> tuple[Machine, Mapping[str, Path]]:
     """From an image's directory (vmlinuz, initrd.img, root.erofs). Raises HostError for one that is damaged."""
@@ -21,10 +24,10 @@ def build_guest(image: Path, *, memory_bytes: int, accelerator: Accelerator) -> 
         root_bytes = (image / "root.erofs").stat().st_size
         missing = [str(path) for path in files.values() if not path.is_file()]
     except OSError as error:
-        raise HostError("the utility VM's image is damaged", details=str(error), hint="silo base build vm") from error
+        raise HostError("the utility VM's image is damaged", details=str(error), hint=_REBUILD) from error
     if missing or not root_bytes or root_bytes % _ALIGNMENT:
         details = f"not there: {', '.join(missing)}" if missing else f"root.erofs has {root_bytes} bytes"
-        raise HostError("the utility VM's image is damaged", details=details, hint="silo base build vm")
+        raise HostError("the utility VM's image is damaged", details=details, hint=_REBUILD)
     machine = Machine(
         memory_bytes=memory_bytes,
         accelerator=accelerator,

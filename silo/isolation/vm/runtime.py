@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import logging
 import signal as signals
+import zlib
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -92,7 +93,8 @@ class VmRuntime:
         self._settings = settings = settings or VmSettings()
         self._images = ImageFiles(data_root / "vm" / "images")
         self._scratches = ScratchDisks(data_root / "vm" / "scratch", settings.scratch_bytes)
-        self._ranges = Ranges(int.from_bytes(str(run_root).encode()[-2:], "big"))
+        # two daemons begin at different places: their machines are different users
+        self._ranges = Ranges(zlib.crc32(str(self._run_root).encode()))
         self._seccomp = SeccompSource(run_root / "vm-seccomp", use_annotation=True)
         self._starter = Starter(self._seccomp)
         self._containers: dict[str, VmContainer] = {}

@@ -25,7 +25,7 @@ from silo.isolation.vm.qmp import EventListener, QmpClient
 Warm = Callable[[VirtualMachine], Awaitable[None]]
 """Waits until the guest is ready to be saved: its agent answers, what shall be warm has run once."""
 
-_REBUILD = "if it comes again, build the image of utility VMs anew: silo base build --refresh vm"
+_REBUILD = "if it comes again, make the utility VM anew: silo base rm --force vm default; silo base build vm"
 SAVE_LIMIT_S = 60.0
 LOAD_LIMIT_S = 20.0
 _LONGEST_PAUSE_S = 0.02
