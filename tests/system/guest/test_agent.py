@@ -297,7 +297,7 @@ async def test_paths_that_would_lead_out(machine: Machine) -> None:
         await machine.guest.archive_in(place, "/none", _pieces(_tar(("x", b"x"))))
     # as in a chroot: upwards ends at the root
     assert (await machine.guest.stat(place, "/tmp/../../..")).name == "/"
-    data = b"".join([p async for p in machine.guest.archive_out(place, "/tmp/out/tmp/../../tmp/inside", name="i")])
+    data = b"".join([p async for p in machine.guest.archive_out(place, "/tmp/out/tmp/inside", name="i")])
     with tarfile.open(fileobj=io.BytesIO(data)) as archive:
         assert archive.extractfile("i").read() == b"secret\n"
     with pytest.raises(NotFound):
