@@ -48,7 +48,8 @@ def docker(session: Docker) -> Iterator[Docker]:
     if left := session("ps", "-aq").split():
         session("rm", "-f", "-v", *left)
     until(lambda: not machines(session), lambda: str(machines(session)))
-    assert not list((session.silod.run_root / "vms").iterdir())
+    places = session.silod.run_root / "vms"
+    until(lambda: not list(places.iterdir()), lambda: str(list(places.iterdir())))
 
 
 def machines(docker: Docker) -> dict[int, str]:
