@@ -254,8 +254,12 @@ class CgroupTree:
         self._set_frozen(name, frozen=True)
 
     def thaw(self, name: str) -> None:
-        with contextlib.suppress(FileNotFoundError):
+        try:
             self._set_frozen(name, frozen=False)
+        except OSError as error:
+            # gone, or going just now: an open file of a group that is removed has no device
+            if error.errno not in (errno.ENOENT, errno.ENODEV):
+                raise
 
     def is_frozen(self, name: str) -> bool:
         try:

@@ -371,7 +371,8 @@ async def test_containers_outlive_the_daemon(subject: Subject) -> None:
     await subject.connect()
     states = await subject.runtime.recover([living.id, dying.id])
     await subject.listener.until(lambda: len(subject.output(living)) > before + len("tick 10\n") * 5)
-    ticks = subject.output(living).splitlines()
+    # without the line that is being written
+    ticks = subject.output(living).rpartition("\n")[0].splitlines()
     assert ticks == [f"tick {number}" for number in range(len(ticks))]
     assert states[living.id].pid > 0 and states[living.id].exit is None
     # its end may come at any time on a busy machine
