@@ -25,11 +25,11 @@ import uvloop
 
 from bench.silo_subject import pss_kib
 from silo.errors import SiloError
-from silo.isolation.vm import runtime as runtime_module
+from silo.isolation.vm.choosing import VmSettings
 from silo.isolation.vm.command import Role
 from silo.isolation.vm.container import VmContainer
 from silo.isolation.vm.machine import VirtualMachine, start_machine
-from silo.isolation.vm.runtime import VmRuntime, VmSettings
+from silo.isolation.vm.runtime import VmRuntime
 from silo.isolation.vm.template import Template
 from silo.model.ids import new_id
 from silo.model.kernel_paths import MASKED_PATHS, READONLY_PATHS
@@ -268,7 +268,7 @@ def cold_boots() -> Iterator[None]:
     """Inside, what would be a clone is the same machine booted, and a silo is begun in it: all else is the same."""
     with (
         patch("silo.isolation.vm.clones.start_clone", _boot),
-        patch.object(runtime_module, "find_template_plan", _none),
+        patch("silo.isolation.vm.choosing.find_template_plan", _none),
     ):
         yield
 
