@@ -147,13 +147,21 @@ def daemon_memory_bytes(docker: Docker) -> int:
     return int(pages) * resource.getpagesize()
 
 
+def _size(path: Path) -> int:
+    """0 of a file that takes another's place just now."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
 def test_a_flood_of_output(docker: Docker) -> None:
     attack(docker, "yes | tr y x; true", "--log-opt", "max-size=1m")
     before = daemon_memory_bytes(docker)
     log = docker.silod.data_root / "containers" / docker.inspect(HOSTILE)["Id"]
     deadline = time.monotonic() + 8
     while time.monotonic() < deadline:
-        assert sum(path.stat().st_size for path in log.glob("log*")) < 3 << 20
+        assert sum(map(_size, log.glob("log*"))) < 3 << 20
         assert daemon_memory_bytes(docker) - before < 64 << 20
         time.sleep(0.3)
     assert docker.inspect(HOSTILE)["State"]["Running"]
