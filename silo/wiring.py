@@ -119,9 +119,10 @@ class VmFinder:
         """Raises NotFound, and what the builder raises."""
         name = name or self._usual
         async with self._building:
-            if name == DEFAULT_VM_IMAGE and self._source.find(name) is None:
-                await asyncio.to_thread(self._source.build, _log_progress, refresh=False)
-        return get_vm_image(self._source, name)
+            found = self._source.find(name)
+            if found is None and name == DEFAULT_VM_IMAGE:
+                found = await asyncio.to_thread(self._source.build, _log_progress, refresh=False)
+        return found or get_vm_image(self._source, name)
 
 
 def _log_progress(step: str, fraction: float) -> None:

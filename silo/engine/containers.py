@@ -12,7 +12,6 @@ import msgspec
 
 from silo.engine.attachments import ContainerAttachment
 from silo.engine.base import VmImageSource
-from silo.engine.clock import parse_time
 from silo.engine.creation import MINIMUM_MEMORY_BYTES, Created, Creator, check_restart
 from silo.engine.disks import check_card, for_card
 from silo.engine.events import EventBus
@@ -26,6 +25,7 @@ from silo.engine.planning import hostname_of, vm_of, write_special_files
 from silo.engine.roster import Live, Roster, WaitResult
 from silo.engine.states import ALIVE
 from silo.errors import Conflict, InvalidRequest, NotFound, Unsupported
+from silo.model.clock import parse_time
 from silo.model.container import ContainerConfig, ContainerRecord, Resources, RestartPolicy, Status
 from silo.model.image import Image
 from silo.model.log import STDERR, STDOUT

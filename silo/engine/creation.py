@@ -10,7 +10,6 @@ from contextlib import ExitStack
 import msgspec
 
 from silo.engine.base import VmImageSource, get_vm_image
-from silo.engine.clock import now
 from silo.engine.disks import check_card, check_disk
 from silo.engine.events import EventBus
 from silo.engine.levels import check_joined, check_level, check_vm_words
@@ -21,6 +20,7 @@ from silo.engine.ports import VolumeInfo
 from silo.engine.roster import Roster
 from silo.engine.signals import parse_signal
 from silo.errors import InvalidRequest, NotFound, Unsupported
+from silo.model.clock import now
 from silo.model.container import ContainerConfig, ContainerRecord, Namespaces, RestartPolicy
 from silo.model.disk_guest import DISK_IMAGE
 from silo.model.ids import ID_PATTERN, new_id

@@ -9,7 +9,6 @@ from typing import Any, cast
 
 import msgspec
 
-from silo.engine.clock import now
 from silo.engine.disks import check_running_disk, refuse_inside
 from silo.engine.instructions import apply_instructions
 from silo.engine.lifecycle import Lifecycle
@@ -19,6 +18,7 @@ from silo.engine.root_files import open_storage_files
 from silo.engine.roster import Live, Roster
 from silo.engine.states import ALIVE
 from silo.errors import AccessDenied, Conflict, InvalidRequest, NotFound
+from silo.model.clock import now
 from silo.model.container import ContainerConfig, Status
 from silo.model.image import HistoryEntry, Image, ImageConfig
 from silo.model.mount import MountKind, PlannedMount

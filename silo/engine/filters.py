@@ -6,8 +6,8 @@ import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 
-from silo.engine.clock import parse_time
 from silo.errors import InvalidRequest
+from silo.model.clock import parse_time
 
 Filters = Mapping[str, tuple[str, ...]]
 

@@ -10,13 +10,13 @@ from contextlib import suppress
 import msgspec
 
 from silo.engine.attachments import ExecAttachment
-from silo.engine.clock import now
 from silo.engine.events import EventBus
 from silo.engine.parts import Parts
 from silo.engine.planning import hostname_of
 from silo.engine.ports import ExecRequest
 from silo.engine.roster import Live, Roster
 from silo.errors import SiloError
+from silo.model.clock import now
 from silo.model.container import ContainerConfig, Health, HealthResult, Status
 from silo.model.image import Healthcheck
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import AsyncIterator, Sequence
 
-from silo.engine.clock import parse_time
 from silo.engine.events import EventBus
 from silo.engine.filters import Filters, any_of, check_keys, labels_match, parse_flag, parse_moment_ns
 from silo.engine.instructions import apply_instructions
@@ -13,6 +12,7 @@ from silo.engine.parts import Parts
 from silo.engine.ports import ImageChange, Progress, PullRequest
 from silo.engine.roster import Roster
 from silo.errors import Conflict, Unsupported
+from silo.model.clock import parse_time
 from silo.model.image import Image, ImageConfig
 
 

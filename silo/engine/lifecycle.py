@@ -14,7 +14,6 @@ from collections.abc import Coroutine
 from contextlib import suppress
 from typing import Any
 
-from silo.engine.clock import now, parse_time
 from silo.engine.events import EventBus
 from silo.engine.health import Prober
 from silo.engine.parts import Parts
@@ -23,6 +22,7 @@ from silo.engine.signals import parse_signal
 from silo.engine.startup import Startup
 from silo.engine.states import ALIVE
 from silo.errors import Conflict, GuestError, NoSpace, NotModified, ProcessStartFailed, SiloError, Unavailable
+from silo.model.clock import now, parse_time
 from silo.model.container import Status
 from silo.model.mount import MountKind
 from silo.model.runtime import ExitRecord

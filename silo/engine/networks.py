@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from silo.engine.clock import now, parse_time
 from silo.engine.containers import Containers
 from silo.engine.events import EventBus
 from silo.engine.filters import Filters, any_of, check_keys, labels_match, parse_flag, parse_moment_ns
 from silo.engine.parts import Parts
 from silo.engine.roster import Roster
 from silo.errors import Conflict, InvalidRequest
+from silo.model.clock import now, parse_time
 from silo.model.ids import NAME_PATTERN, new_id
 from silo.model.network import Endpoint, EndpointRequest, NetworkConfig
 

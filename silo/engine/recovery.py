@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import logging
 
-from silo.engine.clock import now
 from silo.engine.lifecycle import KILLED, Lifecycle
 from silo.engine.parts import Parts
 from silo.engine.roster import Live, Roster
 from silo.engine.states import ALIVE
 from silo.errors import SiloError
+from silo.model.clock import now
 from silo.model.container import Status
 from silo.model.runtime import ExitRecord, RuntimeState
 

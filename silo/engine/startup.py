@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import msgspec
 
-from silo.engine.clock import now
 from silo.engine.disks import for_card
 from silo.engine.events import EventBus
 from silo.engine.parts import Parts
@@ -12,6 +11,7 @@ from silo.engine.planning import hostname_of, plan_container, write_special_file
 from silo.engine.roster import Live, Roster
 from silo.engine.states import ALIVE
 from silo.errors import Conflict, GuestError
+from silo.model.clock import now
 from silo.model.container import Health, Status
 from silo.model.network import Endpoint
 from silo.model.runtime import Sandbox

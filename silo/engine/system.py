@@ -10,12 +10,12 @@ from pathlib import Path
 import msgspec
 
 import silo
-from silo.engine.clock import now
 from silo.engine.events import Event, EventBus
 from silo.engine.filters import Filters, any_of, check_keys, labels_match
 from silo.engine.parts import Parts
 from silo.engine.roster import Roster
 from silo.engine.states import ALIVE
+from silo.model.clock import now
 from silo.model.container import Status
 from silo.model.platform import Isolation
 from silo.model.runtime import RuntimeReport

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from silo.engine.clock import now
 from silo.engine.events import EventBus
 from silo.engine.filters import Filters, any_of, check_keys, labels_match, parse_flag
 from silo.engine.parts import Parts
 from silo.engine.ports import VolumeInfo
 from silo.engine.roster import Roster
 from silo.errors import Conflict, InvalidRequest, NotFound
+from silo.model.clock import now
 from silo.model.ids import NAME_PATTERN, new_id
 
 

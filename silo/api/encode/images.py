@@ -6,7 +6,7 @@ from typing import Any
 
 from silo.api.encode.configs import encode_healthcheck
 from silo.api.encode.times import unix_seconds
-from silo.engine.clock import ZERO_TIME
+from silo.model.clock import ZERO_TIME
 from silo.model.image import Image, ImageConfig
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from silo.engine.clock import ZERO_TIME, format_time
+from silo.model.clock import ZERO_TIME, format_time
 from silo.model.container import ContainerRecord
 from silo.model.network import NetworkStatistics
 from silo.model.runtime import Statistics

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from silo.engine.clock import ZERO_TIME, parse_time
+from silo.model.clock import ZERO_TIME, parse_time
 
 
 def unix_seconds(text: str) -> int:

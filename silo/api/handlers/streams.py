@@ -11,11 +11,11 @@ from silo.api.call import MULTIPLEXED_STREAM, RAW_STREAM, Call, Reply, encode_js
 from silo.api.encode.statistics import CpuSample, encode_statistics, host_cpu_ns
 from silo.api.framing import frame, parse_detach_keys
 from silo.api.handlers.attaching import couple
-from silo.engine.clock import format_time
 from silo.engine.engine import Engine
 from silo.engine.filters import parse_moment_ns
 from silo.engine.states import ALIVE
 from silo.errors import InvalidRequest, NotFound, SiloError
+from silo.model.clock import format_time
 
 STATISTICS_INTERVAL_S = 1.0
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from silo.isolation import run_files
 from silo.isolation.vm.clones import Clone, Clones
 from silo.isolation.vm.image_files import ImageFiles
-from silo.isolation.vm.scratch_disks import ScratchDisks
 from silo.isolation.vm.shapes import Shape, host_limits, memory_of, processors_of
 from silo.isolation.vm.vm_pool import VmPool, VmRecipe
 from silo.isolation.vm.windows import find_template_plan
@@ -35,12 +34,9 @@ class VmSettings:
 
 
 class Chooser:
-    def __init__(
-        self, clones: Clones, images: ImageFiles, scratches: ScratchDisks, find_image: FindImage, settings: VmSettings
-    ) -> None:
+    def __init__(self, clones: Clones, images: ImageFiles, find_image: FindImage, settings: VmSettings) -> None:
         self._clones = clones
         self._images = images
-        self._scratches = scratches
         self._find_image = find_image
         self._settings = settings
 
@@ -60,7 +56,6 @@ class Chooser:
     async def shape_of(self, recipe: VmRecipe) -> Shape:
         image = await self._find_image(recipe.vm)
         accelerator = await self._clones.accelerator(image, self._settings.acceleration)
-        await asyncio.to_thread(self._scratches.open)
         return Shape(
             image=image,
             memory_bytes=recipe.memory_bytes,
@@ -89,7 +84,7 @@ class Chooser:
         if pooled is not None:
             clone = await self._adopt(pooled, scratch, limits)
         else:
-            image = await self._images.ensure(recipe.layers, map_it=plan.personality is PersonalityName.LINUX)
+            image = await self._images.ensure(recipe.layers, map_it=recipe.maps_image)
             clone = await self._clones.start(shape, image, scratch, limits)
         if recipe.silo or plan.launch is None:
             pool.learn(recipe)

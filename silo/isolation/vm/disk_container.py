@@ -13,7 +13,6 @@ import asyncio
 import contextlib
 import logging
 import os
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,8 +24,8 @@ from silo.isolation.vm.disk_exec import DiskExec
 from silo.isolation.vm.disk_network import Card
 from silo.isolation.vm.guest_log import GuestLog
 from silo.isolation.vm.pumps import Inlet
-from silo.isolation.vm.watching import timestamp
 from silo.isolation.vm.whole.guest import WholeEnd, WholeGuest
+from silo.model.clock import now
 from silo.model.runtime import ContainerPlan, ExitRecord, Statistics
 
 log = logging.getLogger(__name__)
@@ -124,7 +123,7 @@ def exit_record(end: WholeEnd, container: DiskContainer, *, out_of_memory: bool)
         complaint = _last_words(container.directory / "qemu.log")
         error = f"the virtual machine has ended unexpectedly{reason}{': ' * bool(complaint)}{complaint}"
         log.error("container %s: %s", container.id[:12], error)
-    return ExitRecord(exit_code=end.code, finished_at=timestamp(time.time_ns()), oom_killed=out_of_memory, error=error)
+    return ExitRecord(exit_code=end.code, finished_at=now(), oom_killed=out_of_memory, error=error)
 
 
 def _last_words(log_path: Path) -> str:

@@ -12,7 +12,6 @@ import contextlib
 import logging
 import shutil
 import signal as signals
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -33,11 +32,12 @@ from silo.isolation.vm.finding import log_of
 from silo.isolation.vm.pumps import Inlet
 from silo.isolation.vm.ranges import Ranges
 from silo.isolation.vm.shapes import host_limits, processors_of
-from silo.isolation.vm.watching import KILLED, load_exit, timestamp
+from silo.isolation.vm.watching import KILLED, load_exit
 from silo.isolation.vm.whole.boot import WholePlan
 from silo.isolation.vm.whole.command import WholeMachine
 from silo.isolation.vm.whole.guest import WholeGuest
 from silo.isolation.vm.whole.processes import list_processes
+from silo.model.clock import now
 from silo.model.container import Resources
 from silo.model.log import STDOUT
 from silo.model.mount import PlannedMount
@@ -127,7 +127,7 @@ class DiskContainers:
         if not record.started:
             return RuntimeState(id=plan.id)
         log.error("container %s: %s", plan.id[:12], reason)
-        exit = ExitRecord(exit_code=KILLED, finished_at=timestamp(time.time_ns()), error=reason)
+        exit = ExitRecord(exit_code=KILLED, finished_at=now(), error=reason)
         run_files.save(plan.directory / "exit.json", exit)
         return RuntimeState(id=plan.id, exit=exit)
 

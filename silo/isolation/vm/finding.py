@@ -22,11 +22,11 @@ from silo.isolation.vm.image_files import ImageFile
 from silo.isolation.vm.machine import adopt_machine
 from silo.isolation.vm.pumps import Inlet
 from silo.isolation.vm.ranges import Ranges
-from silo.isolation.vm.scratch_disks import NAME as SCRATCH_NAME
 from silo.isolation.vm.session import GuestSession
 from silo.isolation.vm.shapes import host_limits
 from silo.isolation.vm.watching import load_exit
 from silo.model.runtime import ContainerPlan, RuntimeState
+from silo.model.vm_image import SCRATCH_DISK
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +89,7 @@ async def _take_over(session: GuestSession, record: Record, place: Path, ranges:
         session=session,
         range=taken,
         image=ImageFile(record.image, record.mapped),
-        scratch=record.plan.directory / SCRATCH_NAME,
+        scratch=record.plan.directory / SCRATCH_DISK,
         limits=host_limits(record.plan.resources, record.memory_bytes),
         rooted=True,
     )

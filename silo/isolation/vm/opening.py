@@ -12,7 +12,6 @@ import logging
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from silo.engine.ports import RootFiles
 from silo.errors import SiloError, Unavailable
@@ -27,6 +26,7 @@ from silo.isolation.vm.shapes import Shape, host_limits
 from silo.model.container import Resources
 from silo.model.mount import PlannedMount
 from silo.model.runtime import Rootfs
+from silo.model.vm_image import SCRATCH_DISK
 
 log = logging.getLogger(__name__)
 
@@ -45,19 +45,17 @@ class _Reader:
 
 
 class FileOpener:
-    """`shape` answers what such machines are like, `scratch` where a container's disk is, given its directory."""
+    """`shape` answers what such machines are like."""
 
     def __init__(
         self,
         clones: Clones,
         images: ImageFiles,
         shape: Callable[[], Awaitable[Shape]],
-        scratch: Callable[[Path], Path],
     ) -> None:
         self._clones = clones
         self._images = images
         self._shape = shape
-        self._scratch = scratch
         self._readers: dict[str, _Reader] = {}
 
     @contextlib.asynccontextmanager
@@ -86,7 +84,7 @@ class FileOpener:
     async def _begin(self, reader: _Reader, rootfs: Rootfs, planned: Sequence[PlannedMount]) -> None:
         shape = await self._shape()
         image = await self._images.find(rootfs.layers) or await self._images.ensure(rootfs.layers, map_it=True)
-        scratch = self._scratch(rootfs.scratch)
+        scratch = rootfs.scratch / SCRATCH_DISK
         clone = await self._clones.start(shape, image, scratch, host_limits(Resources(), shape.memory_bytes))
         try:
             await clone.session.reseed("files", secrets.token_hex(16))

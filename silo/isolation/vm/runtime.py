@@ -38,7 +38,6 @@ from silo.isolation.vm.jail import QEMU
 from silo.isolation.vm.opening import FileOpener, open_running
 from silo.isolation.vm.ps_table import build_process_table
 from silo.isolation.vm.ranges import Ranges
-from silo.isolation.vm.scratch_disks import NAME as SCRATCH_NAME
 from silo.isolation.vm.scratch_disks import ScratchDisks
 from silo.isolation.vm.shapes import check_update, host_limits
 from silo.isolation.vm.starting import Starter
@@ -112,7 +111,7 @@ class VmRuntime:
         self._clones = Clones(
             self._directory, self._cgroups, self._ranges, self._images, self._scratches, self._seccomp, self._shelf
         )
-        self._chooser = Chooser(self._clones, self._images, self._scratches, self._find_image, self._settings)
+        self._chooser = Chooser(self._clones, self._images, self._find_image, self._settings)
         self._pool = VmPool(
             size=self._settings.pool,
             ceiling_bytes=self._settings.pool_memory_bytes,
@@ -124,9 +123,7 @@ class VmRuntime:
             recipe_file=self._data_root / "vm" / "pool.json",
         )
         await asyncio.to_thread(self._images.open)
-        self._opener = FileOpener(
-            self._clones, self._images, self._chooser.plain_shape, lambda place: place / SCRATCH_NAME
-        )
+        self._opener = FileOpener(self._clones, self._images, self._chooser.plain_shape)
         self._opened = True
 
     async def close(self) -> None:

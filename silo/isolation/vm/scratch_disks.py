@@ -15,9 +15,7 @@ from pathlib import Path
 
 from silo.errors import HostError, NoSpace
 from silo.host.run import run
-from silo.model.vm_image import SCRATCH_DISK
 
-NAME = SCRATCH_DISK
 _JOURNAL_MEBIBYTES = 16
 
 
@@ -29,7 +27,7 @@ class ScratchDisks:
         self.size_bytes = size_bytes
 
     def open(self) -> None:
-        """Make the one that is copied. Blocks. Raises HostError."""
+        """Make the one that is copied, if it is not there. Blocks. Raises HostError."""
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         if self._pristine.exists():
             return
@@ -62,6 +60,7 @@ class ScratchDisks:
 
     def create(self, path: Path) -> None:
         """An empty scratch at `path`, whole or not at all. Blocks for a few milliseconds. Raises NoSpace, HostError."""
+        self.open()
         self.copy(self._pristine, path)
 
     def copy(self, original: Path, path: Path) -> None:

@@ -47,6 +47,11 @@ class VmRecipe(msgspec.Struct, frozen=True, kw_only=True):
     layers: tuple[Path, ...]
     silo: bytes = b""
 
+    @property
+    def maps_image(self) -> bool:
+        """Mapped, Windows programs that write into others' text would break."""
+        return self.personality is PersonalityName.LINUX
+
 
 class _Recipes(msgspec.Struct, frozen=True, kw_only=True):
     recipes: tuple[VmRecipe, ...] = ()
@@ -149,7 +154,7 @@ class VmPool:
     async def _make(self, recipe: VmRecipe) -> Clone:
         """Raises what starting a clone raises; nothing is left then."""
         shape = await self._shape_of(recipe)
-        image = await self._images.ensure(recipe.layers, map_it=recipe.personality is PersonalityName.LINUX)
+        image = await self._images.ensure(recipe.layers, map_it=recipe.maps_image)
         scratch = self._scratches / f"pool-{secrets.token_hex(8)}.img"
         clone = await self._clones.start(shape, image, scratch, host_limits(Resources(), shape.memory_bytes))
         try:

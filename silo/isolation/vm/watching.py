@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import time
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from silo.isolation.vm.answers import Exit
 from silo.isolation.vm.container import VmContainer
 from silo.isolation.vm.executing import VmExec
 from silo.isolation.vm.session import FOLDERS, IMAGE, ROOT, SCRATCH
+from silo.model.clock import now
 from silo.model.log import STDERR, STDOUT
 from silo.model.runtime import ExitRecord
 
@@ -153,7 +153,7 @@ class Watcher:
         session.on_lost = lambda _: None
         session.client.close()
         await vm.end()
-        self.end(container, ExitRecord(exit_code=KILLED, finished_at=timestamp(time.time_ns()), error=error))
+        self.end(container, ExitRecord(exit_code=KILLED, finished_at=now(), error=error))
 
 
 def _with_console(error: str, words: str) -> str:
@@ -162,13 +162,7 @@ def _with_console(error: str, words: str) -> str:
 
 def exit_record(exit: Exit) -> ExitRecord:
     """The guest's clock is its own: the time is ours."""
-    return ExitRecord(exit_code=exit.code, finished_at=timestamp(time.time_ns()), oom_killed=exit.oom)
-
-
-def timestamp(time_ns: int) -> str:
-    """RFC 3339 in UTC with nanoseconds."""
-    seconds, rest = divmod(time_ns, 1_000_000_000)
-    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{rest:09d}Z"
+    return ExitRecord(exit_code=exit.code, finished_at=now(), oom_killed=exit.oom)
 
 
 def load_exit(container_directory: Path) -> ExitRecord | None:

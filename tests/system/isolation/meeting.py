@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from tests.contract.conftest import find_vm_image
@@ -114,3 +115,17 @@ def yama_restricts(level: str) -> bool:
     """Where the kernel lets a process trace only its children, nobody meets by ptrace. A machine's kernel does not."""
     setting = Path("/proc/sys/kernel/yama/ptrace_scope")
     return level == "process" and setting.exists() and setting.read_text().strip() != "0"
+
+
+@dataclass(frozen=True)
+class Looks:
+    """What was seen in each case, kind by kind, and whether the victim lived afterwards."""
+
+    separate: dict[str, str]
+    shared: dict[str, str]
+    outside: dict[str, str]
+    joined: dict[str, str] | str
+    """The refusal's words where another container's network cannot be joined."""
+    restarted: dict[str, str]
+    victim_after_separate: bool
+    victim_after_shared: bool

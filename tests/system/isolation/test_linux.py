@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ import pytest
 from tests.support.daemon import Docker
 from tests.system.isolation.meeting import (
     LINUX_PROBE,
+    Looks,
     holding,
     holding_outside,
     look,
@@ -32,20 +32,6 @@ PROCESSES = ("process listed", "process signalled", "process traced", "process k
 KINDS = (*FILES, *NETWORK, *MEMORY, *PROCESSES, "socket")
 ON_THE_HOST = ("temporary file", "abstract socket", "port", "port taken", "shared memory", *PROCESSES)
 """What holding_outside holds."""
-
-
-@dataclass(frozen=True)
-class Looks:
-    """What was seen in each case, kind by kind, and whether the victim lived afterwards."""
-
-    separate: dict[str, str]
-    shared: dict[str, str]
-    outside: dict[str, str]
-    joined: dict[str, str] | str
-    """The refusal's words where another container's network cannot be joined."""
-    restarted: dict[str, str]
-    victim_after_separate: bool
-    victim_after_shared: bool
 
 
 def _victim_lives(docker: Docker, name: str) -> bool:

@@ -9,13 +9,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from tests.support.daemon import Docker
-from tests.system.isolation.meeting import holding, holding_outside, look, refused_join, start_silo, yama_restricts
+from tests.system.isolation.meeting import (
+    Looks,
+    holding,
+    holding_outside,
+    look,
+    refused_join,
+    start_silo,
+    yama_restricts,
+)
 
 pytestmark = pytest.mark.system
 
@@ -38,20 +45,6 @@ SESSION = ("clipboard", "window", "service", "drive", "atom", "mailslot", "pipe"
 KINDS = (*OBJECTS, *FILES, *REGISTRY, *LINUX, *PORTS, *PROCESSES, *SESSION)
 KEPT = (*FILES, *REGISTRY, "service", "Linux /tmp", "unix path by Windows")
 """What a container has again after stop and start."""
-
-
-@dataclass(frozen=True)
-class Looks:
-    """What was seen in each case, kind by kind, and whether the victim lived afterwards."""
-
-    separate: dict[str, str]
-    shared: dict[str, str]
-    outside: dict[str, str]
-    joined: dict[str, str] | str
-    """The refusal's words where another container's network cannot be joined."""
-    restarted: dict[str, str]
-    victim_after_separate: bool
-    victim_after_shared: bool
 
 
 def _victim_lives(docker: Docker, silo: str) -> bool:

@@ -11,11 +11,11 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from silo.engine.clock import now
 from silo.engine.engine import Engine
 from silo.engine.parts import Parts
 from silo.engine.ports import FileChange, RuntimeListener, VolumeInfo
 from silo.errors import Conflict, ImageNotFound, NotFound
+from silo.model.clock import now
 from silo.model.image import Image, ImageConfig
 from silo.model.log import encode_record
 from silo.model.mount import PlannedMount

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from silo.engine.clock import ZERO_TIME, format_time, parse_time
 from silo.engine.filters import any_of, check_keys, labels_match, parse_flag, parse_moment_ns
 from silo.errors import InvalidRequest
+from silo.model.clock import ZERO_TIME, format_time, parse_time
 
 
 @given(st.integers(0, 4_000_000_000 * 10**9))

@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 
-from silo.engine.clock import now
 from silo.errors import (
     Conflict,
     GuestError,
@@ -23,6 +22,7 @@ from silo.errors import (
     ProcessStartFailed,
     ToolMissing,
 )
+from silo.model.clock import now
 from silo.model.container import ContainerConfig, LogConfig, Resources, RestartPolicy, Status
 from silo.model.image import ImageConfig
 from silo.model.mount import MountKind, MountRequest
