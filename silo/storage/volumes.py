@@ -56,10 +56,14 @@ class Volumes:
                 )
             return existing
         made = msgspec.structs.replace(info, path=self._directory / info.name / "_data")
-        fresh = self._make_directory(made)
+        fresh = not (self._directory / made.name).exists()
+        # Written down first: a crash between leaves a volume without files yet, which `open` makes, and never a directory
+        # that no record names.
+        self._documents.put(made.name, made)
         try:
-            self._documents.put(made.name, made)
+            self._make_directory(made)
         except BaseException:
+            self._documents.delete(made.name)
             if fresh:
                 self._trash.throw(self._directory / made.name)
             raise
@@ -112,17 +116,14 @@ class Volumes:
     def _location(self, info: VolumeInfo) -> Path:
         return Path(info.options["device"]) if _is_bind(info.options) else info.path
 
-    def _make_directory(self, info: VolumeInfo) -> bool:
-        """Answers whether the volume's directory is new."""
+    def _make_directory(self, info: VolumeInfo) -> None:
         with explained(f"make the volume {info.name}"):
             if info.path.is_dir():
-                return False
+                return
             self._directory.mkdir(mode=0o711, parents=True, exist_ok=True)
-            fresh = not info.path.parent.exists()
             info.path.parent.mkdir(mode=0o711, exist_ok=True)
             info.path.mkdir()
             info.path.chmod(0o755)
-            return fresh
 
 
 def check_options(options: Mapping[str, str]) -> None:

@@ -15,7 +15,7 @@ import os
 import signal
 import subprocess
 import threading
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,6 +26,7 @@ from silo.model.ids import new_id
 from silo.model.network import Endpoint, EndpointRequest, NetworkConfig, PortBinding
 from silo.model.runtime import Sandbox
 from silo.network import BridgeNetworks
+from tests.support.documents import MemoryDocuments
 
 T = TypeVar("T")
 HOST_ADDRESS, OUTSIDE_ADDRESS = "198.51.100.1", "198.51.100.2"
@@ -63,29 +64,6 @@ except OSError as error:
 """
 
 
-class MemoryDocuments:
-    """Documents[NetworkConfig] in memory; outlives a `BridgeNetworks` as the database would."""
-
-    def __init__(self) -> None:
-        self.rows: dict[str, NetworkConfig] = {}
-
-    def get(self, key: str) -> NetworkConfig | None:
-        return self.rows.get(key)
-
-    def put(self, key: str, value: NetworkConfig, *, name: str | None = None) -> None:
-        del name
-        self.rows[key] = value
-
-    def delete(self, key: str) -> None:
-        self.rows.pop(key, None)
-
-    def items(self) -> Iterator[tuple[str, NetworkConfig]]:
-        return iter(list(self.rows.items()))
-
-    def transaction(self) -> contextlib.AbstractContextManager[None]:
-        return contextlib.nullcontext()
-
-
 class Container:
     """A process that keeps a network namespace, as a sandbox does."""
 
@@ -109,7 +87,7 @@ class World:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self.documents = MemoryDocuments()
+        self.documents = MemoryDocuments(NetworkConfig)
         self._processes: list[subprocess.Popen[bytes]] = []
         self.sh("ip link set lo up")
         self.outside = self._holder()

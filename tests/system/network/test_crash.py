@@ -23,10 +23,10 @@ import msgspec
 from silo.model.network import EndpointRequest, NetworkConfig, PortBinding
 from silo.model.runtime import Sandbox
 from silo.network import BridgeNetworks
-from tests.system.network.conftest import MemoryDocuments
+from tests.support.documents import MemoryDocuments
 
 async def main(run_root, netns, container_id):
-    documents = MemoryDocuments()
+    documents = MemoryDocuments(NetworkConfig)
     networks = BridgeNetworks(run_root=Path(run_root), networks=documents)
     await networks.open()
     await networks.create(NetworkConfig(id="", name="blue"))
@@ -34,7 +34,7 @@ async def main(run_root, netns, container_id):
     requests = [EndpointRequest(network="blue", aliases=("alias",))]
     endpoints = await networks.connect(container_id, sandbox, requests, dns_names=["living"])
     bindings = await networks.publish(container_id, [PortBinding(container_port=80, host_port=8080)], endpoints)
-    rows = list(documents.rows.values())
+    rows = [row for _, row in documents.items()]
     print(msgspec.json.encode({"rows": rows, "endpoints": endpoints, "bindings": bindings}).decode(), flush=True)
     await asyncio.sleep(600)
 

@@ -6,16 +6,17 @@ import shutil
 import signal
 import tempfile
 import weakref
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 from silo.engine.engine import Engine
 from silo.engine.parts import Parts
 from silo.engine.ports import FileChange, RuntimeListener, VolumeInfo
 from silo.errors import Conflict, ImageNotFound, NotFound
 from silo.model.clock import now
+from silo.model.container import ContainerRecord
 from silo.model.image import Image, ImageConfig
 from silo.model.log import encode_record
 from silo.model.mount import PlannedMount
@@ -33,29 +34,7 @@ from silo.model.runtime import (
     Started,
 )
 from silo.model.vm_image import VmImage
-
-T = TypeVar("T")
-
-
-class MemoryDocuments(Generic[T]):
-    def __init__(self) -> None:
-        self.rows: dict[str, T] = {}
-
-    def get(self, key: str) -> T | None:
-        return self.rows.get(key)
-
-    def put(self, key: str, value: T, *, name: str | None = None) -> None:
-        self.rows[key] = value
-
-    def delete(self, key: str) -> None:
-        self.rows.pop(key, None)
-
-    def items(self) -> Iterator[tuple[str, T]]:
-        return iter(tuple(self.rows.items()))
-
-    @contextmanager
-    def transaction(self) -> Iterator[None]:
-        yield
+from tests.support.documents import MemoryDocuments
 
 
 class FakeRootFiles:
@@ -341,7 +320,7 @@ class Bench:
     def __init__(self, *, image: ImageConfig | None = None, default_isolation: Isolation = Isolation.PROCESS) -> None:
         self.root = Path(tempfile.mkdtemp(prefix="silo-engine-"))
         weakref.finalize(self, shutil.rmtree, self.root, ignore_errors=True)
-        self.documents: MemoryDocuments[Any] = MemoryDocuments()
+        self.documents = MemoryDocuments(ContainerRecord)
         self.image = image
         self.default_isolation = default_isolation
         self.personality = FakePersonality()

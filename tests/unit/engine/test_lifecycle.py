@@ -449,7 +449,7 @@ def test_an_unseen_end_and_its_removal_meet_while_the_daemon_recovers() -> None:
         bench.storage.remove_scratch = slow_removal  # type: ignore[method-assign]
         await bench.engine.open()
         await until(lambda: removed not in bench.documents.rows)
-        assert [record.name for record in bench.documents.rows.values()] == ["first"]
+        assert [record.name for _, record in bench.documents.items()] == ["first"]
         assert not bench.storage.named
 
     scenario(body)
