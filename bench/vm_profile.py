@@ -13,6 +13,7 @@ from typing import Any
 from unittest.mock import patch
 
 from silo.isolation.vm.agent import AgentClient
+from silo.isolation.vm.choosing import Chooser
 from silo.isolation.vm.clones import Clones
 from silo.isolation.vm.machine import VirtualMachine
 from silo.isolation.vm.qmp import QmpClient
@@ -22,7 +23,7 @@ from silo.isolation.vm.watching import Watcher
 
 _STEPS: tuple[tuple[type, str, str], ...] = (
     (VmRuntime, "prepare", "prepare"),
-    (VmRuntime, "_clone", "a clone, made or taken"),
+    (Chooser, "clone", "a clone, made or taken"),
     (Clones, "start", "a clone: made, agent answers"),
     (Clones, "limit", "limits of its cgroup"),
     (Starter, "set_up", "guest's part of prepare"),
