@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack, ExitStack, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from unittest.mock import patch
 
@@ -297,6 +297,7 @@ def profile(rounds: int) -> str:
         bench = VmBench(stack, quick=True)
         parts = []
         cases = (("Linux echo", bench.work.echo), ("Windows hello", bench.work.hello))
+        cases += tuple((f"{title}, parked", replace(workload, parked=True)) for title, workload in cases)
         for title, workload in cases:
             for name, level in (("clone", bench.clones), ("pool", bench.pooled)):
                 breakdown = Breakdown(f"{title}, {name}")

@@ -57,6 +57,7 @@ class Workload:
     words: tuple[str, ...] = ()
     line: str = ""
     says: str = ""
+    parked: bool = False
 
     @property
     def personality(self) -> PersonalityName:
@@ -145,11 +146,12 @@ class Level:
             process=process,
             launch=launch,
             directory=directory,
-            hostname="bench",
+            hostname=container_id[:12],
             mounts=tuple(mounts),
             masked_paths=MASKED_PATHS,
             readonly_paths=READONLY_PATHS,
             auto_remove=True,
+            parked=workload.parked,
         )
 
     async def run_once(self, workload: Workload) -> dict[str, float]:
@@ -268,7 +270,7 @@ def cold_boots() -> Iterator[None]:
     """Inside, what would be a clone is the same machine booted, and a silo is begun in it: all else is the same."""
     with (
         patch("silo.isolation.vm.clones.start_clone", _boot),
-        patch("silo.isolation.vm.choosing.find_template_plan", _none),
+        patch("silo.isolation.vm.choosing.find_ahead", _none),
     ):
         yield
 

@@ -13,7 +13,7 @@ PYTHON=$VENV/bin/python
 NEEDED_GIB=4
 # Debian 12 and 13 and Ubuntu 24.04 have all of these under the same names.
 RUNTIME_PACKAGES="ca-certificates crun skopeo debian-archive-keyring libnftables1 libseccomp2 tini procps hostname mount
-  python3 python3-venv gcc-mingw-w64-x86-64-win32 qemu-system-x86 bubblewrap erofs-utils e2fsprogs"
+  python3 python3-venv gcc gcc-mingw-w64-x86-64-win32 qemu-system-x86 bubblewrap erofs-utils e2fsprogs"
 # Given to sudo's command: everything else of the environment stays behind.
 KEPT_VARIABLES="CI SILO_CACHE SILO_DOCKER http_proxy https_proxy no_proxy HTTP_PROXY HTTPS_PROXY NO_PROXY
   PIP_INDEX_URL PIP_EXTRA_INDEX_URL PIP_FIND_LINKS PIP_CERT PIP_CONFIG_FILE"

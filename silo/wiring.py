@@ -56,6 +56,9 @@ def _agent_files() -> Mapping[str, Path]:
     return {"/silo/agent": checkout / guest.BOOT, **{f"/silo/lib/{name}": checkout / name for name in names}}
 
 
+ENTRY_PLACE = "/silo/entry"
+"""Of the program that waits in a container which is begun ahead: where the agent looks for it."""
+
 AGENT_FILES: Mapping[str, Path] = _agent_files()
 """What the image of utility VMs holds of Silo itself: absolute path in it → file of the host."""
 
@@ -74,10 +77,11 @@ class UtilityVm:
         from silo.isolation.vm.base.build import build_vm_base
         from silo.isolation.vm.base.images import describe
         from silo.isolation.vm.base.recipe import KERNEL_PACKAGE
+        from silo.linux.entry.build import build_entry
 
         built = build_vm_base(
             self._cache_root,
-            extra_files=self._agent_files,
+            extra_files={**self._agent_files, ENTRY_PLACE: build_entry(self._cache_root / "entry")},
             name=name,
             kernel_package=kernel or KERNEL_PACKAGE,
             refresh=refresh,

@@ -104,6 +104,8 @@ def _labels(values: Values) -> dict[str, str]:
     labels = read_labels(values.words("label-file"), values.words("label"))
     if values.text("vm"):
         labels["com.silo.vm"] = values.text("vm")
+    if values.flag("vm-parked"):
+        labels["com.silo.vm.parked"] = "true"
     return labels | _disk_labels(values)
 
 

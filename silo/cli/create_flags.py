@@ -108,6 +108,7 @@ CREATE_FLAGS = (
     ("userns", "", "string", "User namespace to use (host: the host's)"),
     ("uts", "", "string", "UTS namespace to use"),
     ("vm", "", "string", "Utility VM to run in with --isolation hyperv (see silo base ls)"),
+    ("vm-parked", "", "bool", "With --isolation hyperv: clone from a template that holds this container begun"),
     ("volume", "v", "list", "Bind mount a volume (source:target[:ro], also -v /data:C:\\data)"),
     ("volume-driver", "", "string", "Volume driver for the container"),
     ("volumes-from", "", "list", "Mount volumes from the specified containers"),

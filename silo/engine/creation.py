@@ -12,7 +12,7 @@ import msgspec
 from silo.engine.base import VmImageSource, get_vm_image
 from silo.engine.disks import check_card, check_disk
 from silo.engine.events import EventBus
-from silo.engine.levels import check_joined, check_level, check_vm_words
+from silo.engine.levels import check_joined, check_level, check_vm_words, is_parked
 from silo.engine.limits import check_limits, check_sysctls
 from silo.engine.parts import Parts
 from silo.engine.planning import check_mount_targets, log_limit_bytes
@@ -130,6 +130,7 @@ class Creator:
             mounts=self._settle_mounts(config, image),
             labels=labels,
             vm=vm,
+            parked=needs_vm and is_parked(labels),
             healthcheck=_settle_health(config.healthcheck, image.config.healthcheck),
             ports=self._settle_ports(config, image, mode),
         )

@@ -14,7 +14,7 @@ from silo.model.container import ContainerConfig, ContainerRecord, Resources, St
 from silo.model.disk_guest import DiskGuest
 from silo.model.network import EndpointRequest
 from silo.model.runtime import ProcessPlan
-from silo.model.vm_image import VM_LABEL
+from silo.model.vm_image import PARKED_LABEL, VM_LABEL
 
 
 def check_disk(config: ContainerConfig, disk: DiskGuest) -> None:
@@ -62,6 +62,7 @@ def _image_words(config: ContainerConfig) -> tuple[tuple[str, bool], ...]:
         ("--security-opt", bool(security.options)),
         ("--platform", bool(config.platform)),
         ("--vm", VM_LABEL in config.labels),
+        ("--vm-parked", PARKED_LABEL in config.labels),
     )
 
 

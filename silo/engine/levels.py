@@ -9,7 +9,7 @@ namespace, no device, no mount that goes on following the host's. Limits are of 
 from __future__ import annotations
 
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from silo.errors import InvalidRequest, Unsupported
@@ -17,7 +17,7 @@ from silo.model.container import ContainerConfig, ContainerRecord
 from silo.model.disk_guest import DISK_LABEL
 from silo.model.mount import MountKind, PlannedMount
 from silo.model.platform import Isolation
-from silo.model.vm_image import VM_LABEL
+from silo.model.vm_image import PARKED_LABEL, VM_LABEL
 
 _FOLLOWING = ("shared", "rshared", "slave", "rslave")
 _ANOTHER_LEVEL = "--isolation process can"
@@ -101,10 +101,20 @@ def check_vm_words(config: ContainerConfig) -> None:
     words = {f"--disk {config.disk.path}": DISK_LABEL} if config.disk is not None else {}
     if VM_LABEL in config.labels:
         words[f"--vm {config.labels[VM_LABEL]}"] = VM_LABEL
+    if PARKED_LABEL in config.labels:
+        words["--vm-parked"] = PARKED_LABEL
     for option, label in words.items():
         raise InvalidRequest(
             f"{option} (the label {label}) does not fit --isolation {config.isolation}", hint="add --isolation hyperv"
         )
+
+
+def is_parked(labels: Mapping[str, str]) -> bool:
+    """Of a container and its image. Raises InvalidRequest."""
+    text = labels.get(PARKED_LABEL, "false").lower()
+    if text not in ("true", "false"):
+        raise InvalidRequest(f"the label {PARKED_LABEL} is {text!r}", hint="true or false")
+    return text == "true"
 
 
 def check_joined(owner: ContainerRecord) -> None:

@@ -108,6 +108,7 @@ async def plan_container(parts: Parts, record: ContainerRecord, image: Image) ->
         log_max_bytes=log_limit_bytes(config),
         auto_remove=config.auto_remove,
         vm=vm_of(record, parts.vm_image),
+        parked=config.parked,
         disk=config.disk,
         mac_address=card_address(record),
     )

@@ -35,11 +35,11 @@ _PORT_TRIES = 2000
 
 
 class Agent:
-    def __init__(self, loop: Loop, port: Port, crun: Crun, run_root: str) -> None:
+    def __init__(self, loop: Loop, port: Port, crun: Crun, run_root: str, entry_place: str) -> None:
         self._loop = loop
         self._port = port
         self._streams = Streams(loop, port.send, run_root)
-        self._tasks = Tasks(loop, self._streams, crun)
+        self._tasks = Tasks(loop, self._streams, crun, entry_place)
         self._tasks.on_exit = self._tell_exit
         self._boot = os.urandom(8).hex()
         self._greeted = False
@@ -155,8 +155,14 @@ class Agent:
 
     def _do_run(self, call: Call, params: Params) -> None:
         self._check_reseeded()
-        launcher = bool(params.get("launcher"))
-        self._tasks.run(call, params["task"], params["config"], params.get("streams", {}), launcher=launcher)
+        launcher, entry = bool(params.get("launcher")), bool(params.get("entry"))
+        self._tasks.run(
+            call, params["task"], params["config"], params.get("streams", {}), launcher=launcher, entry=entry
+        )
+
+    def _do_enter(self, call: Call, params: Params) -> None:
+        self._check_reseeded()
+        self._tasks.enter(call, params["task"], params["process"])
 
     def _do_exec(self, call: Call, params: Params) -> None:
         self._tasks.execute(call, params["task"], params["container"], params["process"], params.get("streams", {}))
@@ -331,8 +337,9 @@ def _open_port(path: str) -> int:
 
 
 def main(words: list[str]) -> None:
-    """--port PATH or --port-fd N; --run-root, --crun, --cgroup-manager."""
+    """--port PATH or --port-fd N; --run-root, --crun, --cgroup-manager, --entry."""
     options = {"--run-root": "/run/silo", "--crun": "/usr/bin/crun", "--cgroup-manager": "cgroupfs"}
+    options["--entry"] = "/silo/entry"
     options.update(zip(words[::2], words[1::2], strict=True))
     for number in (0, 1, 2):
         try:
@@ -345,7 +352,7 @@ def main(words: list[str]) -> None:
     os.makedirs(options["--run-root"], 0o700, exist_ok=True)  # noqa: PTH103 - pathlib takes 10 ms to import
     loop = Loop()
     crun = Crun(options["--crun"], options["--run-root"], options["--cgroup-manager"])
-    Agent(loop, Port(descriptor, loop), crun, options["--run-root"])
+    Agent(loop, Port(descriptor, loop), crun, options["--run-root"], options["--entry"])
     loop.run()
 
 

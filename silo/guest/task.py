@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from silo.guest.crun import Job
+    from silo.guest.entry import Entry
     from silo.guest.launching import Launcher
     from silo.guest.streams import Input, Output
 
@@ -22,6 +23,8 @@ class Task:
         self.windows_pid = 0
         """Of a program that the container's launcher has started; it has no `pid` then."""
         self.launcher: Launcher | None = None
+        self.entry: Entry | None = None
+        """Of a Linux container that was begun ahead of its order."""
         self.cgroup = ""
         self.exit: dict[str, Any] | None = None
         self.input: Input | None = None
@@ -36,6 +39,11 @@ class Task:
 
     def streams(self) -> list[Output | Input]:
         return [*self.outputs, *([self.input] if self.input else [])]
+
+    def close_helpers(self) -> None:
+        for helper in (self.launcher, self.entry):
+            if helper is not None:
+                helper.close()
 
     def describe(self) -> dict[str, Any]:
         return {

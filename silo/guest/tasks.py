@@ -30,8 +30,9 @@ _LAST_WORDS_BYTES = 4096
 
 
 class Tasks:
-    def __init__(self, loop: Loop, streams: Streams, crun: Crun) -> None:
+    def __init__(self, loop: Loop, streams: Streams, crun: Crun, entry_place: str) -> None:
         self._loop = loop
+        self._entry_place = entry_place
         self._streams = streams
         self._crun = crun
         self._tasks: dict[str, Task] = {}
@@ -52,13 +53,24 @@ class Tasks:
 
     # --- starting
 
-    def run(self, call: Call, name: str, config: dict[str, Any], streams: dict[str, int], *, launcher: bool) -> None:
-        """The container: an OCI configuration whose root is mounted already."""
+    def run(
+        self, call: Call, name: str, config: dict[str, Any], streams: dict[str, int], *, launcher: bool, entry: bool
+    ) -> None:
+        """The container: an OCI configuration whose root is mounted already. With `entry` its process waits for `enter`."""
         task = Task(self._new_name(name), name, config["process"])
         path = str(config.get("linux", {}).get("cgroupsPath", "")).strip("/")
         task.cgroup = f"/sys/fs/cgroup/{path}" if path else ""
+        if entry:
+            from silo.guest.entry import WORDS
+
+            task.process["args"] = list(WORDS)
         bundle = self._crun.write_bundle(name, config)
         job = Job(call, task)
+        if entry:
+            from silo.guest.entry import Entry
+
+            task.entry = Entry(self._loop, self._entry_place)
+            job.passed = task.entry.passed
         if launcher:
             from silo.guest.launching import Launcher
 
@@ -73,6 +85,29 @@ class Tasks:
         job.task.cgroup = owner.cgroup
         words = self._crun.exec_words(name, process)
         self._start(job, streams, lambda: self._spawn(job, words))
+
+    def enter(self, call: Call, container: str, process: dict[str, Any]) -> None:
+        """A container that was begun ahead becomes the program that it was made for, on the streams that it has."""
+        from silo.guest.entry import encode_order, refusal
+
+        task = self._running_container(container)
+        if task.entry is None:
+            raise Refused("invalid", f"container {container} was not begun ahead")
+        args, pid = [str(word) for word in process["args"]], task.pid
+        order = encode_order(args, [str(word) for word in process["env"]])
+
+        def answered(number: int) -> None:
+            if not number:
+                call.reply({"pid": pid})
+                return
+            # what ends now is the process that waited; nobody is told
+            self._by_pid.pop(pid, None)
+            self._drop_streams(task)
+            self._tasks.pop(task.name, None)
+            self._forget_container(task)
+            call.fail(refusal(number, args[0] if args else ""))
+
+        task.entry.enter(order, answered)
 
     def ask(self, call: Call, container: str, message: bytes) -> None:
         """A launcher's request that has one answer, or none before the container ends."""
@@ -156,8 +191,7 @@ class Tasks:
         except BaseException:
             self._drop_streams(task)
             job.close()
-            if task.launcher is not None:
-                task.launcher.close()
+            task.close_helpers()
             raise
         self._tasks[task.name] = task
 
@@ -322,8 +356,7 @@ class Tasks:
 
     def _forget_container(self, task: Task) -> None:
         self._crun.forget(task.name, task.cgroup)
-        if task.launcher is not None:
-            task.launcher.close()
+        task.close_helpers()
 
     def signal(self, name: str, number: int, everyone: bool) -> None:
         task = self.get(name)

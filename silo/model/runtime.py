@@ -103,6 +103,8 @@ class ContainerPlan(msgspec.Struct, frozen=True, kw_only=True):
     auto_remove: bool = False
     vm: str = ""
     """The name of the utility VM to run in; for the level hyperv."""
+    parked: bool = False
+    """A template of the image holds the container begun, for Windows up to its program's entry point; for the level hyperv."""
     disk: DiskGuest | None = None
     """A disk to boot instead of a utility VM; `process.args`, `mounts` and `vm` are empty then."""
     mac_address: str = ""

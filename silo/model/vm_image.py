@@ -10,6 +10,9 @@ import msgspec
 DEFAULT_VM_IMAGE = "default"
 VM_LABEL = "com.silo.vm"
 """The label of a container or an image that names the utility VM to run in; `--vm` sets it."""
+PARKED_LABEL = "com.silo.vm.parked"
+"""The label (true, false) of a container or an image whose containers are cloned from a template of their own, in which they wait
+begun; `--vm-parked` sets it."""
 VM_NAME_PATTERN = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
 
 

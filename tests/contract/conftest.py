@@ -106,7 +106,7 @@ def shelf() -> Iterator[Shelf]:
     made.close()
 
 
-@pytest.fixture(params=["process-linux", "process-windows", "hyperv-linux", "hyperv-windows"])
+@pytest.fixture(params=["process-linux", "process-windows", "hyperv-linux", "hyperv-linux-parked", "hyperv-windows"])
 def subject(request: pytest.FixtureRequest, places: Path, shelf: Shelf) -> Subject:
     """Every isolation level with every personality."""
     if request.param.startswith("hyperv"):
@@ -121,7 +121,9 @@ def subject(request: pytest.FixtureRequest, places: Path, shelf: Shelf) -> Subje
 
         if request.param == "hyperv-windows":
             return make_windows_subject(make_vm, places / "data", request.getfixturevalue("windows_layers"))
-        return LinuxSubject(make_vm, places / "data", (request.getfixturevalue("linux_layer"),))
+        linux = LinuxSubject(make_vm, places / "data", (request.getfixturevalue("linux_layer"),))
+        linux.parked = request.param == "hyperv-linux-parked"
+        return linux
 
     def make() -> ProcessRuntime:
         return ProcessRuntime(run_root=places / "run", data_root=places / "data", linux_pool=1, windows_pool=0)

@@ -63,6 +63,8 @@ class Subject:
     """`words(verb, …)` as a program of this personality; everything else is common."""
 
     personality: PersonalityName
+    parked = False
+    """Containers are clones of templates in which they wait (plan.parked)."""
 
     def __init__(self, make_runtime: Callable[[], Runtime], data_root: Path, layers: tuple[Path, ...]) -> None:
         self._make_runtime = make_runtime
@@ -126,6 +128,7 @@ class Subject:
             hostname="contract",
             masked_paths=MASKED_PATHS,
             readonly_paths=READONLY_PATHS,
+            parked=self.parked,
         )
         return msgspec.structs.replace(plan, **fields)
 

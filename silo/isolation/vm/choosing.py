@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from silo.isolation import run_files
+from silo.isolation.vm.ahead import find_ahead
 from silo.isolation.vm.clones import Clone, Clones
 from silo.isolation.vm.image_files import ImageFiles
 from silo.isolation.vm.shapes import Shape, host_limits, memory_of, processors_of
 from silo.isolation.vm.vm_pool import VmPool, VmRecipe
-from silo.isolation.vm.windows import find_template_plan
 from silo.model.container import Resources
 from silo.model.platform import PersonalityName
 from silo.model.runtime import ContainerPlan
@@ -41,19 +41,24 @@ class Chooser:
         self._settings = settings
 
     def recipe(self, plan: ContainerPlan) -> VmRecipe:
-        """A container that has a scratch already begins its silo anew: what runs in a template knows nothing of that."""
+        """A container that has a scratch already begins anew: what was begun ahead knows nothing of that."""
         fresh = not (plan.directory / SCRATCH_DISK).exists()
-        silo = find_template_plan(plan) if fresh and plan.launch is not None else None
+        begun = find_ahead(plan) if fresh else None
         return VmRecipe(
             vm=plan.vm,
             memory_bytes=memory_of(plan.resources, plan.personality, self._settings.default_memory_bytes),
             processors=processors_of(plan.resources, 1),
             personality=plan.personality,
             layers=plan.rootfs.layers,
-            silo=run_files.encode(silo) if silo is not None else b"",
+            begun=run_files.encode(begun) if begun is not None else b"",
         )
 
-    async def shape_of(self, recipe: VmRecipe) -> Shape:
+    async def shape_in_pool(self, recipe: VmRecipe) -> Shape:
+        """A silo waits in its template; what a Linux container begins with is quickly begun in any clone."""
+        return await self.shape_of(recipe, begun=recipe.personality is PersonalityName.WINDOWS)
+
+    async def shape_of(self, recipe: VmRecipe, *, begun: bool) -> Shape:
+        """`begun`: of a template that holds it begun already, if it can be."""
         image = await self._find_image(recipe.vm)
         accelerator = await self._clones.accelerator(image, self._settings.acceleration)
         return Shape(
@@ -62,14 +67,15 @@ class Chooser:
             processors=recipe.processors,
             personality=recipe.personality,
             accelerator=accelerator,
-            silo=recipe.silo,
+            begun=recipe.begun if begun else b"",
         )
 
     async def plain_shape(self) -> Shape:
         """For looking at a disk: any utility VM can."""
         memory = memory_of(Resources(), PersonalityName.LINUX, self._settings.default_memory_bytes)
         return await self.shape_of(
-            VmRecipe(vm="", memory_bytes=memory, processors=1, personality=PersonalityName.LINUX, layers=())
+            VmRecipe(vm="", memory_bytes=memory, processors=1, personality=PersonalityName.LINUX, layers=()),
+            begun=False,
         )
 
     async def clone(self, plan: ContainerPlan, pool: VmPool) -> Clone:
@@ -78,15 +84,15 @@ class Chooser:
         Raises InvalidRequest (limits that no machine can have), NotFound (the utility VM), and what starting a clone raises.
         """
         recipe = self.recipe(plan)
-        shape = await self.shape_of(recipe)
+        shape = await self.shape_of(recipe, begun=plan.parked or plan.launch is not None)
         limits, scratch = host_limits(plan.resources, shape.memory_bytes), plan.directory / SCRATCH_DISK
         pooled = pool.take(recipe) if not scratch.exists() else None
         if pooled is not None:
             clone = await self._adopt(pooled, scratch, limits)
         else:
-            image = await self._images.ensure(recipe.layers, map_it=recipe.maps_image)
+            image = await self._images.ensure(recipe.layers, map_it=shape.maps_image)
             clone = await self._clones.start(shape, image, scratch, limits)
-        if recipe.silo or plan.launch is None:
+        if recipe.begun or plan.launch is None:
             pool.learn(recipe)
         return clone
 

@@ -23,6 +23,7 @@ from silo.errors import GuestError, SiloError, Unavailable
 from silo.host.cgroups import CgroupTree
 from silo.isolation.seccomp import SeccompSource
 from silo.isolation.vm.accelerator import Choice, choose_accelerator
+from silo.isolation.vm.ahead import warm_ahead
 from silo.isolation.vm.command import IMAGE, IMAGE_BYTES, MAPPED, MAPPED_BYTES, Accelerator, Role
 from silo.isolation.vm.disks import open_disk
 from silo.isolation.vm.guest import build_guest
@@ -34,8 +35,8 @@ from silo.isolation.vm.session import GuestSession
 from silo.isolation.vm.shapes import Shape, host_limits
 from silo.isolation.vm.template import Template, Warm, make_template, start_clone
 from silo.isolation.vm.warming import warm_linux
-from silo.isolation.vm.windows import warm_windows
 from silo.model.container import Resources
+from silo.model.runtime import ContainerPlan
 from silo.model.vm_image import VmImage
 
 log = logging.getLogger(__name__)
@@ -64,19 +65,17 @@ class Clone:
     """Of its cgroup."""
     rooted: bool = False
     """The container's root is mounted, as in one that comes from the pool."""
+    begun: ContainerPlan | None = None
+    """What of the container runs in it already, ahead of its order."""
 
     @property
     def vm(self) -> VirtualMachine:
         return self.session.vm
 
-    @property
-    def has_silo(self) -> bool:
-        return self.shape is not None and bool(self.shape.silo)
-
 
 @dataclass(slots=True, eq=False)
 class _Kept:
-    """`scratch` is what a silo that runs in it has written to: each clone begins with a copy."""
+    """`scratch` is what the container that runs in it has written to: each clone begins with a copy."""
 
     template: Template
     scratch: Path | None = None
@@ -214,9 +213,9 @@ class Clones:
             raise
         finally:
             await self.clear(name, taken.first_id)
-        if not shape.silo:
+        if not shape.begun:
             scratch.unlink()
-        kept = self._templates[shape] = _Kept(template, scratch if shape.silo else None)
+        kept = self._templates[shape] = _Kept(template, scratch if shape.begun else None)
         self._make_room(kept)
         return kept
 
@@ -229,14 +228,14 @@ class Clones:
             self._templates.pop(shape).close()
 
     async def _contents(self, shape: Shape) -> tuple[dict[str, Path], Warm]:
-        """What stands in the template's slots, and how it gets warm: empty ones, or a silo's image."""
+        """What stands in the template's slots, and how it gets warm: empty ones, or the image of what runs in it."""
         slots = {MAPPED: self._images.empty(MAPPED_BYTES), IMAGE: self._images.empty(IMAGE_BYTES)}
-        plan = shape.silo_plan
+        plan = shape.begun_plan
         if plan is None:
             return slots, warm_linux
-        image = await self._images.ensure(plan.rootfs.layers, map_it=False)
-        seccomp = await asyncio.to_thread(self._seccomp.select, plan)
-        return {**slots, IMAGE: image.path}, warm_windows(plan, seccomp)
+        image = await self._images.ensure(plan.rootfs.layers, map_it=shape.maps_image)
+        place = MAPPED if image.mapped else IMAGE
+        return {**slots, place: image.path}, warm_ahead(plan, self._seccomp, mapped=image.mapped)
 
     def collect(self, *, keep: Collection[Shape | None] = (), idle_s: float = _TEMPLATE_IDLE_S) -> int:
         """Let go of templates that nobody has cloned for a while; answers how many stay."""
@@ -300,7 +299,7 @@ class Clones:
                 ) from error
             undo.pop_all()
         _release(kept)
-        return Clone(name, place, shape, session, taken, image, scratch, limits)
+        return Clone(name, place, shape, session, taken, image, scratch, limits, begun=shape.begun_plan)
 
     def _make_scratch(self, original: Path | None, path: Path) -> None:
         if original is None:

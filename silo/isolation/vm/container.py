@@ -42,6 +42,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     image: Path
     mapped: bool
     started: bool = False
+    begun: bool = False
+    """It was begun ahead of its order: that its process runs does not say that its program does."""
     paused: bool = False
     guest_pid: int = 0
     wires: dict[str, Wire] = {}

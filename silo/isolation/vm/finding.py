@@ -78,6 +78,8 @@ async def _take_over(session: GuestSession, record: Record, place: Path, ranges:
     greeting = await session.connect(limit_s=_ANSWER_LIMIT_S)
     if record.paused:
         await session.vm.monitor.execute("stop")
+    if record.begun and not record.guest_pid:
+        raise Unavailable("the daemon ended before its program was started")
     task = _main_task(greeting)
     output = log_of(record.plan)
     output.resume()

@@ -70,6 +70,15 @@ def build_guest_spec(plan: ContainerPlan, identity: Identity, seccomp: SeccompIn
     return spec
 
 
+def build_early_spec(plan: ContainerPlan, identity: Identity, seccomp: SeccompInputs) -> Json:
+    """As `build_guest_spec`, with the machine's names: those of a container that runs already can then still be changed."""
+    spec = build_guest_spec(plan, identity, seccomp)
+    for name in ("hostname", "domainname"):
+        spec.pop(name, None)
+    spec["linux"]["namespaces"] = [entry for entry in spec["linux"]["namespaces"] if entry["type"] != "uts"]
+    return spec
+
+
 def _show_devices(mounts: Sequence[dict[str, Any]]) -> None:
     """All of the machine's, which are none of the host's."""
     for mount in mounts:

@@ -12,6 +12,7 @@ from silo.errors import GuestError, SiloError, Unavailable
 from silo.isolation.launcher_messages import (
     FLAG_MAIN,
     FLAG_NO_FLUSH,
+    FLAG_PARK,
     Answer,
     ConsoleEvent,
     WindowsProcess,
@@ -24,6 +25,7 @@ from silo.isolation.launcher_messages import (
     encode_save,
     encode_shutdown,
     encode_signal,
+    encode_start,
     expect_done,
     expect_processes,
     expect_started,
@@ -93,13 +95,34 @@ class Guest:
             elif state.exit is not None:
                 program.end(state.exit)
 
-    async def run(self, name: str, config: Mapping[str, Any], *, stdin: bool, launcher: bool = False) -> GuestProgram:
-        """The container of an OCI configuration; with `launcher` a Windows one, which `start_main` gives its program to run.
+    def find(self, task: str) -> GuestProgram | None:
+        """One that was started or adopted here."""
+        return self._programs.get(task)
+
+    async def run(
+        self, name: str, config: Mapping[str, Any], *, stdin: bool, launcher: bool = False, entry: bool = False
+    ) -> GuestProgram:
+        """The container of an OCI configuration; with `launcher` a Windows one, which `start_main` gives its program to run;
+        with `entry` one whose process waits for `enter`.
 
         Raises ProcessStartFailed, InvalidRequest, GuestError, Unavailable.
         """
-        params = {"config": config, "launcher": launcher}
+        params = {"config": config, "launcher": launcher, "entry": entry}
         return await self._start_process("run", name, params, config["process"], (stdin, True, True))
+
+    async def enter(self, name: str, process: Mapping[str, Any]) -> None:
+        """The process of a container that was run with `entry` becomes the program of the OCI object (args, env).
+
+        Raises ProcessStartFailed (nothing of the container is left), InvalidRequest, GuestError, Unavailable.
+        """
+        params = {"task": name, "process": {"args": process["args"], "env": process["env"]}}
+        word = str((process["args"] or ("",))[0])
+        number = self.client.begin("enter", params)
+        try:
+            await self.client.finish(number, "enter", Started, timeout_s=_START_TIMEOUT_S, program=word)
+        except BaseException:
+            self._forget(self._programs[name])
+            raise
 
     async def execute(
         self, name: str, container: str, process: Mapping[str, Any], *, wanted: tuple[bool, bool, bool]
@@ -204,15 +227,22 @@ class Guest:
         params = {"container": container, "message": message.hex()}
         return decode_relayed(await self.client.request("ask", params, answer=Relayed, timeout_s=timeout_s))
 
-    async def start_main(self, container: str, launch: LaunchPlan, *, no_flush: bool = False) -> int:
+    async def start_main(
+        self, container: str, launch: LaunchPlan, *, no_flush: bool = False, park: bool = False
+    ) -> int:
         """The container's main program, on the streams of `run`: its end is the container's. Answers its Windows process id.
 
-        `no_flush`: the registry need not be written at its end. Waits until the launcher is ready.
+        `no_flush`: the registry need not be written at its end. `park`: it stops at its entry point until `resume_main`.
+        Waits until the launcher is ready.
         Raises ProcessStartFailed, InvalidRequest, GuestError, Unavailable.
         """
-        flags = FLAG_MAIN | (FLAG_NO_FLUSH if no_flush else 0)
+        flags = FLAG_MAIN | (FLAG_NO_FLUSH if no_flush else 0) | (FLAG_PARK if park else 0)
         message = encode_run(run_request(launch, flags))
         return expect_started(await self.ask(container, message, timeout_s=_LAUNCH_TIMEOUT_S))
+
+    async def resume_main(self, container: str, *, no_flush: bool) -> int:
+        """The main program that was parked goes on. Answers its Windows process id. Raises GuestError, Unavailable."""
+        return expect_started(await self.ask(container, encode_start(no_flush=no_flush), timeout_s=_LAUNCH_TIMEOUT_S))
 
     async def launch(
         self, name: str, container: str, launch: LaunchPlan, *, wanted: tuple[bool, bool, bool]

@@ -119,7 +119,7 @@ class VmRuntime:
             images=self._images,
             scratches=self._scratches.directory,
             seccomp=self._seccomp,
-            shape_of=self._chooser.shape_of,
+            shape_of=self._chooser.shape_in_pool,
             recipe_file=self._data_root / "vm" / "pool.json",
         )
         await asyncio.to_thread(self._images.open)
@@ -221,6 +221,7 @@ class VmRuntime:
             processors=shape.processors,
             image=clone.image.path,
             mapped=clone.image.mapped,
+            begun=clone.begun is not None,
         )
         container = self._containers[plan.id] = VmContainer(record, clone, log_of(plan))
         try:

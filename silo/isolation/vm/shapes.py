@@ -27,12 +27,17 @@ class Shape:
     processors: int
     personality: PersonalityName
     accelerator: Accelerator
-    silo: bytes = b""
-    """Windows: the plan of the silo that the template holds running (windows.find_template_plan), encoded; empty: none."""
+    begun: bytes = b""
+    """The plan of the container that the template holds running (ahead.find_ahead), encoded; empty: none."""
 
     @property
-    def silo_plan(self) -> ContainerPlan | None:
-        return run_files.decode(self.silo, ContainerPlan) if self.silo else None
+    def maps_image(self) -> bool:
+        """Mapped, Windows programs that write into others' text would break."""
+        return self.personality is PersonalityName.LINUX
+
+    @property
+    def begun_plan(self) -> ContainerPlan | None:
+        return run_files.decode(self.begun, ContainerPlan) if self.begun else None
 
 
 def memory_of(resources: Resources, personality: PersonalityName, default_bytes: int) -> int:

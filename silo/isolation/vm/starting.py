@@ -17,13 +17,15 @@ from silo.errors import InvalidRequest
 from silo.isolation import run_files
 from silo.isolation.identity import Identity, resolve_identity
 from silo.isolation.seccomp import SeccompSource
+from silo.isolation.spec import build_process
+from silo.isolation.vm.ahead import dress_ahead, is_parked
 from silo.isolation.vm.container import VmContainer
 from silo.isolation.vm.folders import attach_folders
-from silo.isolation.vm.guest_spec import INIT, MAIN, build_guest_spec, folders_of, read_special_files
+from silo.isolation.vm.guest_spec import INIT, MAIN, build_early_spec, build_guest_spec, folders_of, read_special_files
 from silo.isolation.vm.programs import GuestProgram
 from silo.isolation.vm.pumps import Inlet
 from silo.isolation.vm.session import ROOT, folders_mount, root_mounts
-from silo.isolation.vm.windows import build_silo_spec, dress_windows, own_prefix, start_program
+from silo.isolation.vm.windows import own_prefix, resume_program, start_program
 from silo.isolation.vm.wiring_up import wire_up
 from silo.model.runtime import ContainerPlan
 
@@ -43,16 +45,17 @@ class Starter:
         attaching = (
             asyncio.to_thread(attach_folders, container.record.pid, folders, clone.range.namespace) if folders else None
         )
-        # what a silo runs on is mounted; it is reseeded with its other names, when these are known
-        steps = [] if clone.has_silo else [session.reseed(plan.hostname, machine_id_of(plan))]
-        if not clone.rooted and not clone.has_silo:
+        # what was begun ahead has its root; it is reseeded with its other names, when these are known
+        begun = clone.begun is not None
+        steps = [] if begun else [session.reseed(plan.hostname, machine_id_of(plan))]
+        if not clone.rooted and not begun:
             steps.append(session.mount(root_mounts(mapped=clone.image.mapped, volatile=plan.rootfs.volatile)))
         await asyncio.gather(*steps)
         if attaching is not None:
             for warning in await attaching:
                 log.warning("container %s: %s", container.id[:12], warning)
             await session.mount([folders_mount()])
-        if not clone.has_silo:
+        if not begun:
             await own_prefix(session, plan)
 
     async def start(self, container: VmContainer) -> None:
@@ -63,13 +66,13 @@ class Starter:
         await asyncio.to_thread(container.log.begin)
         container.record = msgspec.structs.replace(container.record, started=True)
         run_files.save(container.record_file, container.record)
-        make = self._dress if container.clone.has_silo else self._run
-        container.main = await make(container)
-        container.record = msgspec.structs.replace(container.record, guest_pid=container.main.pid)
+        begun = container.clone.begun
+        container.main = await (self._run if begun is None else self._dress)(container)
         if container.main.stdin is not None:
             container.inlet = Inlet(container.main.stdin)
         if plan.launch is not None:
-            await start_program(session, plan)
+            await (resume_program if is_parked(begun) else start_program)(session, plan)
+        container.record = msgspec.structs.replace(container.record, guest_pid=container.main.pid)
 
     async def _run(self, container: VmContainer) -> GuestProgram:
         """Process 1: the main program, or that of a silo."""
@@ -85,14 +88,20 @@ class Starter:
             await session.write_files({INIT: await asyncio.to_thread(_read_init)}, mode=0o755)
         seccomp = await asyncio.to_thread(self._seccomp.select, plan)
         windows = plan.launch is not None
-        spec = (build_silo_spec if windows else build_guest_spec)(plan, identity, seccomp)
+        spec = (build_early_spec if windows else build_guest_spec)(plan, identity, seccomp)
         return await session.guest.run(MAIN, spec, stdin=plan.open_stdin, launcher=windows)
 
     async def _dress(self, container: VmContainer) -> GuestProgram:
-        """Process 1 runs already: the clone of a silo becomes this container's."""
-        plan = container.record.plan
-        dressing = dress_windows(container.clone.session, plan, machine_id=machine_id_of(plan))
-        program, _, _ = await asyncio.gather(dressing, wire_up(container), self._set_parameters(container))
+        """Process 1 runs already, and becomes this container's."""
+        plan, session = container.record.plan, container.clone.session
+        dressing = dress_ahead(session, plan, machine_id=machine_id_of(plan))
+        steps = (dressing, wire_up(container), self._set_parameters(container))
+        if plan.launch is not None:
+            program, *_ = await asyncio.gather(*steps)
+            return program
+        whose = self.identity(container, plan.process.user, plan.process.groups)
+        identity, program, *_ = await asyncio.gather(whose, *steps)
+        await session.guest.enter(MAIN, build_process(plan.process, identity))
         return program
 
     async def files(self, plan: ContainerPlan) -> dict[str, bytes]:

@@ -19,14 +19,16 @@ import msgspec
 from silo.errors import SiloError
 from silo.isolation import run_files
 from silo.isolation.seccomp import SeccompSource
+from silo.isolation.vm.ahead import begin_ahead
 from silo.isolation.vm.clones import Clone, Clones
-from silo.isolation.vm.image_files import ImageFiles
+from silo.isolation.vm.image_files import ImageFile, ImageFiles
 from silo.isolation.vm.session import root_mounts
 from silo.isolation.vm.shapes import Shape, host_limits
 from silo.isolation.vm.warming import rehearse_linux, rehearse_requests
 from silo.isolation.vm.windows import exercise as exercise_windows
 from silo.model.container import Resources
 from silo.model.platform import PersonalityName
+from silo.model.runtime import ContainerPlan
 
 log = logging.getLogger(__name__)
 
@@ -38,19 +40,14 @@ _LEAST_AVAILABLE = 0.1
 
 
 class VmRecipe(msgspec.Struct, frozen=True, kw_only=True):
-    """What the clone of a container has to be like; `silo` as in Shape."""
+    """What the clone of a container has to be like; `begun` as in Shape."""
 
     vm: str
     memory_bytes: int
     processors: int
     personality: PersonalityName
     layers: tuple[Path, ...]
-    silo: bytes = b""
-
-    @property
-    def maps_image(self) -> bool:
-        """Mapped, Windows programs that write into others' text would break."""
-        return self.personality is PersonalityName.LINUX
+    begun: bytes = b""
 
 
 class _Recipes(msgspec.Struct, frozen=True, kw_only=True):
@@ -154,17 +151,12 @@ class VmPool:
     async def _make(self, recipe: VmRecipe) -> Clone:
         """Raises what starting a clone raises; nothing is left then."""
         shape = await self._shape_of(recipe)
-        image = await self._images.ensure(recipe.layers, map_it=recipe.maps_image)
+        image = await self._images.ensure(recipe.layers, map_it=shape.maps_image)
         scratch = self._scratches / f"pool-{secrets.token_hex(8)}.img"
         clone = await self._clones.start(shape, image, scratch, host_limits(Resources(), shape.memory_bytes))
         try:
             await clone.session.reseed("pool", secrets.token_hex(16))
-            if clone.has_silo:
-                await rehearse_requests(clone.session)
-                await exercise_windows(clone.session)
-            else:
-                await clone.session.mount(root_mounts(mapped=image.mapped, volatile=False))
-                await rehearse_linux(clone.session, self._seccomp)
+            await self._warm(clone, recipe, image)
             clone.rooted = True
             await clone.vm.monitor.execute("stop")
         except BaseException:
@@ -172,6 +164,20 @@ class VmPool:
             scratch.unlink(missing_ok=True)
             raise
         return clone
+
+    async def _warm(self, clone: Clone, recipe: VmRecipe, image: ImageFile) -> None:
+        """What can be done before the order is done; what will be asked then has been asked once."""
+        session = clone.session
+        if clone.begun is not None:
+            await rehearse_requests(session)
+            if recipe.personality is PersonalityName.WINDOWS:
+                await exercise_windows(session)
+            return
+        await session.mount(root_mounts(mapped=image.mapped, volatile=False))
+        await rehearse_linux(session, self._seccomp, entry=bool(recipe.begun))
+        if recipe.begun:
+            clone.begun = run_files.decode(recipe.begun, ContainerPlan)
+            await begin_ahead(session, clone.begun, self._seccomp)
 
     # --- pressure
 

@@ -61,8 +61,10 @@ async def exercise_linux(session: GuestSession) -> None:
     await _run(session, _spec())
 
 
-async def rehearse_linux(session: GuestSession, seccomp: SeccompSource) -> None:
+async def rehearse_linux(session: GuestSession, seccomp: SeccompSource, *, entry: bool) -> None:
     """What a usual container's start asks of the guest, with its filter and its mounts, as a whole. Raises as `exercise_linux`.
+
+    `entry`: as one that is begun ahead of its order.
 
     Code that has run once is translated already when the container comes.
     """
@@ -70,7 +72,7 @@ async def rehearse_linux(session: GuestSession, seccomp: SeccompSource) -> None:
     spec = build_guest_spec(plan, Identity(0, 0), await asyncio.to_thread(seccomp.select, plan))
     spec["root"]["path"] = f"{_EXERCISE}/root"
     await rehearse_requests(session)
-    await _run(session, spec)
+    await _run(session, spec, entry=entry)
 
 
 async def rehearse_requests(session: GuestSession) -> None:
@@ -82,8 +84,10 @@ async def rehearse_requests(session: GuestSession) -> None:
     )
 
 
-async def _run(session: GuestSession, spec: Json) -> None:
-    program = await session.guest.run("warm", spec, stdin=False)
+async def _run(session: GuestSession, spec: Json, *, entry: bool = False) -> None:
+    program = await session.guest.run("warm", spec, stdin=False, entry=entry)
+    if entry:
+        await session.guest.enter("warm", {**spec["process"], "args": ["/bin/echo", "warm"]})
     assert program.stdout is not None
     while await program.stdout.read():
         pass

@@ -26,6 +26,7 @@ import pytest
 from silo.guest import agent
 from silo.isolation.vm.agent import AgentClient, Event, ExitEvent
 from silo.isolation.vm.programs import Guest, GuestProgram
+from silo.linux.entry.build import build_entry
 from tests.support.probes import require_program, require_root
 
 _BUFFER_BYTES = 65536
@@ -212,6 +213,14 @@ class Machine:
     async def run(self, *args: str, name: str = "c1", tty: bool = False, stdin: bool = False) -> GuestProgram:
         return await self.guest.run(name, self.config(*args, tty=tty), stdin=stdin)
 
+    async def begin(
+        self, *, name: str = "c1", tty: bool = False, stdin: bool = False, uid: int = 0, env: tuple[str, ...] = ()
+    ) -> GuestProgram:
+        """A container whose process waits."""
+        config = self.config(tty=tty)
+        config["process"] = {**self.process_of(tty=tty, uid=uid), "env": list(env)}
+        return await self.guest.run(name, config, stdin=stdin, entry=True)
+
     async def shell(self, script: str, **options: Any) -> GuestProgram:
         return await self.run("/bin/sh", "-c", script, **options)
 
@@ -242,8 +251,15 @@ def layer() -> Iterator[Path]:
     shutil.rmtree(root)
 
 
+@pytest.fixture(scope="session")
+def entry() -> Iterator[Path]:
+    require_program("gcc")
+    with tempfile.TemporaryDirectory(prefix="silo-guest-entry-") as place:
+        yield build_entry(Path(place))
+
+
 @pytest.fixture
-def machine(layer: Path) -> Iterator[Machine]:
+def machine(layer: Path, entry: Path) -> Iterator[Machine]:
     require_program("crun")
     place = Path(tempfile.mkdtemp(prefix="silo-guest-"))
     place.chmod(0o755)
@@ -270,6 +286,7 @@ def machine(layer: Path) -> Iterator[Machine]:
     ]
     argv += ["sh", str(place), sys.executable, "-I", "-S", agent.__file__, "--port-fd", str(number)]
     argv += ["--run-root", f"{place}/run", "--cgroup-manager", "disabled", "--crun", require_program("crun")]
+    argv += ["--entry", str(entry)]
     process = subprocess.Popen(argv, pass_fds=[number], stdin=subprocess.DEVNULL)
     try:
         yield Machine(port, process, place)

@@ -16,12 +16,13 @@ import msgspec
 
 from silo.isolation.identity import resolve_identity
 from silo.isolation.seccomp import SeccompSource
+from silo.isolation.vm.ahead import dress_ahead, find_ahead, warm_ahead
 from silo.isolation.vm.answers import Greeting
 from silo.isolation.vm.command import IMAGE, IMAGE_BYTES, MAPPED, MAPPED_BYTES, Accelerator
 from silo.isolation.vm.disks import open_disk
 from silo.isolation.vm.folders import attach_folders
 from silo.isolation.vm.guest import build_guest
-from silo.isolation.vm.guest_spec import MAIN, folders_of, read_special_files
+from silo.isolation.vm.guest_spec import MAIN, build_early_spec, folders_of, read_special_files
 from silo.isolation.vm.image_files import ImageFile, ImageFiles
 from silo.isolation.vm.programs import GuestProgram
 from silo.isolation.vm.ranges import Ranges
@@ -29,14 +30,7 @@ from silo.isolation.vm.scratch_disks import ScratchDisks
 from silo.isolation.vm.session import ROOT, GuestSession, folders_mount, root_mounts
 from silo.isolation.vm.template import Template, Warm, make_template, start_clone
 from silo.isolation.vm.warming import warm_linux
-from silo.isolation.vm.windows import (
-    begin_silo,
-    build_silo_spec,
-    dress_windows,
-    find_template_plan,
-    own_prefix,
-    warm_windows,
-)
+from silo.isolation.vm.windows import begin_silo, own_prefix
 from silo.model.kernel_paths import MASKED_PATHS, READONLY_PATHS
 from silo.model.mount import MountKind, PlannedMount
 from silo.model.platform import PersonalityName
@@ -189,12 +183,12 @@ class Place:
 
     async def warm_template(self, plan: ContainerPlan) -> tuple[Template, Path]:
         """And the scratch that its clones begin with."""
-        wanted = find_template_plan(plan)
+        wanted = find_ahead(plan)
         assert wanted is not None
         scratch = self.fresh("warm") / "scratch.img"
         self.scratches.create(scratch)
         image = await self.image(plan.rootfs.layers)
-        return await self.template(warm_windows(wanted, self.seccomp.select(wanted)), image.path, scratch), scratch
+        return await self.template(warm_ahead(wanted, self.seccomp, mapped=False), image.path, scratch), scratch
 
     @asynccontextmanager
     async def clone(self, template: Template, plan: ContainerPlan, scratch: Path) -> AsyncIterator[KeptSession]:
@@ -237,7 +231,7 @@ class Place:
             texts = [text.decode() for text in await session.read_files(ROOT, ["/etc/passwd", "/etc/group"])]
             identity = resolve_identity(texts[0], texts[1], plan.process.user)
             silo = Silo(session, scratch)
-            silo.main = await begin_silo(session, plan, build_silo_spec(plan, identity, self.seccomp.select(plan)))
+            silo.main = await begin_silo(session, plan, build_early_spec(plan, identity, self.seccomp.select(plan)))
             yield silo
 
     @asynccontextmanager
@@ -246,5 +240,5 @@ class Place:
         self.scratches.copy(original, scratch)
         async with self.clone(template, plan, scratch) as session:
             silo = Silo(session, scratch)
-            silo.main = await dress_windows(session, plan, machine_id=_MACHINE_ID)
+            silo.main = await dress_ahead(session, plan, machine_id=_MACHINE_ID)
             yield silo

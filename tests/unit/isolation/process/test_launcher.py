@@ -67,7 +67,7 @@ def test_the_other_requests() -> None:
         RunRequest(command_line="a", environment=("nothing",)),
         RunRequest(command_line="a", environment=("=",)),
         RunRequest(command_line="a" * 131072),
-        RunRequest(command_line="a", flags=8),
+        RunRequest(command_line="a", flags=16),
         RunRequest(command_line="a", columns=-1),
         RunRequest(command_line="a", rows=40000),
     ],

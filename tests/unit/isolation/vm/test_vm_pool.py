@@ -47,7 +47,7 @@ class FakeClones:
 
         session = SimpleNamespace(reseed=done, mount=done)
         machine = SimpleNamespace(alive=True, monitor=SimpleNamespace(execute=execute))
-        return SimpleNamespace(session=session, vm=machine, scratch=scratch, has_silo=False, rooted=False, shape=None)
+        return SimpleNamespace(session=session, vm=machine, scratch=scratch, begun=None, rooted=False, shape=None)
 
     async def end(self, clone: Any) -> None:
         self.ended.append(clone)
@@ -68,7 +68,7 @@ def scenario(
     ceiling_bytes: int = 1 << 30,
 ) -> None:
     async def nothing(*_: Any, **__: Any) -> Any:
-        return SimpleNamespace(mapped=True, memory_bytes=512 * MIB)
+        return SimpleNamespace(mapped=True, memory_bytes=512 * MIB, maps_image=True)
 
     monkeypatch.setattr(vm_pool, "rehearse_linux", nothing)
     monkeypatch.setattr(vm_pool, "_REFILL_DELAY_S", 0.0)

@@ -10,7 +10,8 @@ import msgspec
 
 from silo.isolation.identity import Identity
 from silo.isolation.launcher_messages import FLAG_MAIN, FLAG_TTY, ConsoleEvent, console_event, run_request
-from silo.isolation.vm.windows import build_silo_spec, find_template_plan
+from silo.isolation.vm.ahead import find_ahead
+from silo.isolation.vm.guest_spec import build_early_spec
 from silo.model.container import Resources
 from silo.model.mount import MountKind, PlannedMount
 from silo.model.platform import PersonalityName
@@ -41,33 +42,33 @@ def test_names_folders_and_limits_do_not_matter() -> None:
     second = windows(
         "b", resources=Resources(memory_bytes=1 << 30), mounts=(*windows("b").mounts, folder), open_stdin=True
     )
-    assert find_template_plan(first) == find_template_plan(second) is not None
+    assert find_ahead(first) == find_ahead(second) is not None
 
 
 def test_another_user_image_or_vm_is_another_template() -> None:
-    usual = find_template_plan(windows("a"))
+    usual = find_ahead(windows("a"))
     owner = ScratchOwner(path="/silo/prefix", uid=1000, gid=1000)
     for other in (windows("a", scratch_owner=owner), windows("a", vm="other")):
-        assert find_template_plan(other) != usual
+        assert find_ahead(other) != usual
     layers = msgspec.structs.replace(windows("a").rootfs, layers=(Path("/another"),))
-    assert find_template_plan(msgspec.structs.replace(windows("a"), rootfs=layers)) != usual
+    assert find_ahead(msgspec.structs.replace(windows("a"), rootfs=layers)) != usual
 
 
 def test_a_terminal_needs_a_silo_of_its_own() -> None:
     process = msgspec.structs.replace(windows("a").process, tty=True)
-    assert find_template_plan(windows("a", process=process)) is None
+    assert find_ahead(windows("a", process=process)) is None
 
 
 def test_a_templates_plan_names_the_files_that_clones_write() -> None:
-    made = find_template_plan(windows("a"))
+    made = find_ahead(windows("a"))
     assert made is not None
-    spec = build_silo_spec(made, Identity(uid=0, gid=0), {})  # type: ignore[typeddict-item]
+    spec = build_early_spec(made, Identity(uid=0, gid=0), {})  # type: ignore[typeddict-item]
     bound = {mount["destination"]: mount["source"] for mount in spec["mounts"] if mount["type"] == "bind"}
     assert bound["/etc/hosts"] == "/run/files/hosts"
 
 
 def test_names_are_the_machines() -> None:
-    spec = build_silo_spec(windows("a", domainname="example"), Identity(uid=0, gid=0), {})  # type: ignore[typeddict-item]
+    spec = build_early_spec(windows("a", domainname="example"), Identity(uid=0, gid=0), {})  # type: ignore[typeddict-item]
     assert "hostname" not in spec and "domainname" not in spec
     assert {entry["type"] for entry in spec["linux"]["namespaces"]} == {"mount", "pid", "ipc", "cgroup"}
 
