@@ -17,9 +17,9 @@ from silo.errors import GuestError, InvalidRequest, ProcessStartFailed, SiloErro
 from silo.model.runtime import LaunchPlan
 
 MAXIMUM_MESSAGE_BYTES = 131072
-FLAG_MAIN, FLAG_TTY, FLAG_NO_FLUSH = 1, 2, 4
+FLAG_MAIN, FLAG_TTY, FLAG_NO_FLUSH, FLAG_PARK = 1, 2, 4, 8
 
-_RUN, _SIGNAL, _RESIZE, _LIST, _CONFIGURE, _SHUTDOWN, _PING, _SAVE = range(1, 9)
+_RUN, _SIGNAL, _RESIZE, _LIST, _CONFIGURE, _SHUTDOWN, _PING, _SAVE, _START = range(1, 10)
 _OK, _FAILED, _STARTED, _EXITED, _PROCESSES = range(128, 133)
 _PROCESS_FIELDS = struct.Struct("<IIIQQI")
 _NAME_CHARACTERS = 260
@@ -115,7 +115,7 @@ def encode_run(request: RunRequest) -> bytes:
     for entry in request.environment:
         if "\n" in entry or "=" not in entry[1:]:
             raise InvalidRequest(f"the environment variable {entry.partition('=')[0]!r} cannot be passed to Windows")
-    if request.flags & ~(FLAG_MAIN | FLAG_TTY | FLAG_NO_FLUSH):
+    if request.flags & ~(FLAG_MAIN | FLAG_TTY | FLAG_NO_FLUSH | FLAG_PARK):
         raise InvalidRequest(f"unknown flags {request.flags:#x}")
     if not (0 <= request.columns < 0x8000 and 0 <= request.rows < 0x8000):
         raise InvalidRequest(f"a terminal cannot have {request.columns} columns and {request.rows} rows")
@@ -155,6 +155,11 @@ def encode_ping() -> bytes:
 
 def encode_save() -> bytes:
     return bytes((_SAVE,))
+
+
+def encode_start(*, no_flush: bool) -> bytes:
+    """The parked main program goes on; answered as RUN is. `no_flush` says what FLAG_NO_FLUSH says for a program not parked."""
+    return struct.pack("<BI", _START, FLAG_NO_FLUSH if no_flush else 0)
 
 
 def _text(value: str) -> bytes:
