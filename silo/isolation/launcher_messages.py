@@ -162,6 +162,11 @@ def encode_save() -> bytes:
     return bytes((_SAVE,))
 
 
+def encode_start(*, no_flush: bool) -> bytes:
+    """The parked main program goes on; answered as RUN is. `no_flush` says what FLAG_NO_FLUSH says for a program not parked."""
+    return struct.pack("<BI", _START, FLAG_NO_FLUSH if no_flush else 0)
+
+
 def _text(value: str) -> bytes:
     if "\0" in value:
         raise InvalidRequest("a NUL character cannot be passed to Windows")

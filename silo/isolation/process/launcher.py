@@ -29,6 +29,7 @@ from silo.isolation.launcher_messages import (
     encode_save,
     encode_shutdown,
     encode_signal,
+    encode_start,
     expect_done,
     expect_processes,
     expect_started,
@@ -77,6 +78,10 @@ class LauncherClient:
             connection.close()
             raise
         return RunningProgram(pid, connection)
+
+    async def start_parked(self, *, no_flush: bool = False) -> int:
+        """The main program, made by `run` with FLAG_PARK, goes on: its Windows process id. Raises GuestError if none is parked."""
+        return expect_started(await self._ask(encode_start(no_flush=no_flush)))
 
     async def signal(self, pid: int, event: int) -> None:
         """To the program that was started as `pid`, 0 being the main one. Raises GuestError."""

@@ -12,7 +12,7 @@ struct ending {
     HANDLE process, thread;
 };
 
-static BOOL read_remote(HANDLE process, const void *address, void *value, size_t size)
+BOOL read_remote(HANDLE process, const void *address, void *value, size_t size)
 {
     SIZE_T count;
 
@@ -150,6 +150,7 @@ DWORD send_event(struct program *program, DWORD event)
 {
     switch (event) {
     case 9:
+        if (program->flags & RUN_PARK) allow_end();
         return TerminateJobObject(program->job, KILLED) ? 0 : GetLastError();
     case CTRL_C_EVENT:
     case CTRL_BREAK_EVENT:

@@ -5,7 +5,8 @@
  *   program.c      start a program, wait for it, report its end      events.c     console events, termination
  *   lookup.c       which file a command line means, and what it is   inventory.c  the processes of the silo
  *   environment.c  the environment of a program                      silo.c       name, services, the end
- *   linux.c        system calls                                      registry.c   the registry's files
+ *   parking.c      programs stopped at their entry point             registry.c   the registry's files
+ *   linux.c        system calls
  */
 #ifndef SILO_LAUNCHER_H
 #define SILO_LAUNCHER_H
@@ -18,14 +19,14 @@
 
 #include "linux.h"
 
-enum { MAX_MESSAGE = 131072, MAX_PATH_CHARACTERS = 4096, MAX_COMMAND_CHARACTERS = 32767 };
+enum { MAX_MESSAGE = 131072, MAX_PATH_CHARACTERS = 4096, MAX_COMMAND_CHARACTERS = 32767, MAX_NETBIOS_CHARACTERS = 15 };
 
 /* Descriptors that the start script leaves open. */
 enum { FD_LISTENER = 3, FD_STATUS = 4, FD_INPUT = 5, FD_OUTPUT = 6, FD_ERROR = 7 };
 
-enum { RUN = 1, SIGNAL, RESIZE, LIST, CONFIGURE, SHUTDOWN, PING, SAVE };
+enum { RUN = 1, SIGNAL, RESIZE, LIST, CONFIGURE, SHUTDOWN, PING, SAVE, START };
 enum { OK = 128, FAILED, STARTED, EXITED, PROCESSES };
-enum { RUN_MAIN = 1, RUN_TTY = 2, RUN_NO_FLUSH = 4 };
+enum { RUN_MAIN = 1, RUN_TTY = 2, RUN_NO_FLUSH = 4, RUN_PARK = 8 };
 
 /* --- wire.c */
 struct message {
@@ -113,7 +114,7 @@ struct program {
     LONG references;
     uint32_t flags;
     DWORD pid;
-    HANDLE process, job;
+    HANDLE process, job, thread; /* `thread`: of one that is made suspended */
     struct stream input, output, error;
     struct console terminal;
 };
@@ -123,7 +124,20 @@ void run_program(int socket, struct message *request, int *descriptors, int coun
 struct program *find_program(DWORD pid);
 void release_program(struct program *program);
 
+/* --- parking.c */
+/* Bring a program that was made suspended to its entry point, and stop it there. */
+void park_program(struct program *program);
+/* The parked program goes on, with these flags besides its own. 0 or a Win32 error. */
+DWORD start_parked(uint32_t flags, DWORD *pid);
+/* A program that ended while it was being parked seems to be parked until it is started or ended. */
+void allow_end(void);
+void await_allowed_end(void);
+/* Names of another length have no room in a parked program's memory. */
+BOOL parked_can_have_name(const WCHAR *name);
+DWORD rename_parked(const WCHAR *name);
+
 /* --- events.c, inventory.c, registry.c, silo.c */
+BOOL read_remote(HANDLE process, const void *address, void *value, size_t size);
 DWORD send_event(struct program *program, DWORD event);
 void answer_processes(int socket);
 /* 0 or a Win32 error. */

@@ -79,6 +79,16 @@ static void serve_configure(int socket, struct message *request)
     else answer_ok(socket);
 }
 
+static void serve_start(int socket, struct message *request)
+{
+    uint32_t flags = take_u32(request);
+    DWORD pid = 0, error = ERROR_INVALID_PARAMETER;
+
+    if (!request->broken && !(flags & ~(uint32_t)RUN_NO_FLUSH)) error = start_parked(flags, &pid);
+    if (error) answer_failed(socket, error, L"START");
+    else answer_number(socket, STARTED, pid);
+}
+
 static void serve_shutdown(int socket, struct message *request)
 {
     uint32_t code = take_u32(request);
@@ -119,6 +129,7 @@ static void serve(int socket, uint8_t *buffer)
     case SHUTDOWN: serve_shutdown(socket, &request); break;
     case PING: answer_ok(socket); break;
     case SAVE: serve_save(socket); break;
+    case START: serve_start(socket, &request); break;
     default:
         if (size) answer_failed(socket, ERROR_INVALID_PARAMETER, L"unknown or too long request");
     }

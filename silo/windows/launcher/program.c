@@ -30,6 +30,7 @@ void release_program(struct program *program)
     close_stream_record(&program->error);
     close_terminal(&program->terminal);
     if (program->process) CloseHandle(program->process);
+    if (program->thread) CloseHandle(program->thread);
     if (program->job) CloseHandle(program->job);
     release(program);
 }
@@ -53,6 +54,12 @@ static void unlist_program(struct program *program)
     ReleaseSRWLockExclusive(&lock);
 }
 
+/* What the end of a parked program needs is said when it is started. */
+static BOOL flags_are_possible(uint32_t flags)
+{
+    return flags & RUN_PARK ? flags == (RUN_PARK | RUN_MAIN) : flags < RUN_PARK;
+}
+
 static BOOL take_request(struct run_request *run, struct message *message)
 {
     run->flags = take_u32(message);
@@ -62,7 +69,7 @@ static BOOL take_request(struct run_request *run, struct message *message)
     run->directory = take_text(message);
     run->environment = take_text(message);
     run->path = take_text(message);
-    if (message->broken || message->offset != message->size || run->flags > 7) return FALSE;
+    if (message->broken || message->offset != message->size || !flags_are_possible(run->flags)) return FALSE;
     if (!*run->directory) {
         release(run->directory);
         run->directory = copy_text(L"C:\\");
@@ -110,6 +117,7 @@ static DWORD create_process(struct program *program, const struct run_request *r
     STARTUPINFOEXW startup = {0};
     PROCESS_INFORMATION started;
 
+    if (run->flags & RUN_PARK) flags |= CREATE_SUSPENDED;
     startup.StartupInfo.cb = sizeof(startup);
     startup.StartupInfo.dwFlags = STARTF_USESTDHANDLES;
     startup.StartupInfo.hStdInput = handles[0];
@@ -127,7 +135,8 @@ static DWORD create_process(struct program *program, const struct run_request *r
     if (!CreateProcessW(target->file, target->command, NULL, NULL, TRUE, flags, block, run->directory, &startup.StartupInfo,
                         &started))
         return GetLastError();
-    CloseHandle(started.hThread);
+    if (run->flags & RUN_PARK) program->thread = started.hThread;
+    else CloseHandle(started.hThread);
     program->process = started.hProcess;
     program->pid = started.dwProcessId;
     return 0;
@@ -173,6 +182,7 @@ static void wait_for_end(struct program *program, int socket)
     if (program->flags & RUN_TTY) attend_terminal(&program->terminal);
     program_started();
     WaitForSingleObject(program->process, INFINITE);
+    if (program->flags & RUN_PARK) await_allowed_end();
     GetExitCodeProcess(program->process, &code);
     stop_input(&program->input);
     drain_output(&program->output);
@@ -218,10 +228,11 @@ void run_program(int socket, struct message *request, int *descriptors, int coun
         if (main_program == program) main_program = NULL;
         answer_failed(socket, error, run.path && *run.path ? run.path : run.command ? run.command : L"");
     } else {
-        list_program(program);
         start_stream(&program->input, FALSE);
         start_stream(&program->output, TRUE);
         start_stream(&program->error, TRUE);
+        if (program->flags & RUN_PARK) park_program(program);
+        list_program(program);
         answer_number(socket, STARTED, program->pid);
         wait_for_end(program, socket);
         unlist_program(program);

@@ -2,7 +2,7 @@
 #include "launcher.h"
 #include <tlhelp32.h>
 
-enum { MAX_NETBIOS_CHARACTERS = 15, HIGHEST_EARLY_PID = 300, SERVICES_DELAY_MS = 20, FLUSH_PATIENCE_MS = 10000, LOST_SERVER = 255 };
+enum { HIGHEST_EARLY_PID = 300, SERVICES_DELAY_MS = 20, FLUSH_PATIENCE_MS = 10000, LOST_SERVER = 255 };
 enum { WATCH_PATIENCE_MS = 5000 };
 
 static int server_pid, server_watch = -1;
@@ -190,7 +190,7 @@ DWORD set_computer_name(const WCHAR *name)
     for (; length < MAX_NETBIOS_CHARACTERS && name[length] && name[length] != '.'; length++)
         netbios[length] = name[length] >= 'a' && name[length] <= 'z' ? name[length] - 32 : name[length];
     netbios[length] = 0;
-    if (!length) return ERROR_INVALID_PARAMETER;
+    if (!length || !parked_can_have_name(netbios)) return ERROR_INVALID_PARAMETER;
     stored = join_text(NAMES, L"ComputerName", L"");
     active = join_text(NAMES, L"ActiveComputerName", L"");
     server = join_text(L"\\\\", netbios, L"");
@@ -201,6 +201,7 @@ DWORD set_computer_name(const WCHAR *name)
     if (!error) error = set_value(HKEY_CURRENT_USER, L"Volatile Environment", L"USERDOMAIN", netbios);
     if (!error) error = set_value(HKEY_CURRENT_USER, L"Volatile Environment", L"LOGONSERVER", server);
     if (!error && !SetEnvironmentVariableW(L"COMPUTERNAME", netbios)) error = GetLastError();
+    if (!error) error = rename_parked(netbios);
     release(stored);
     release(active);
     release(server);

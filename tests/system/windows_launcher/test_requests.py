@@ -54,7 +54,7 @@ def test_a_computer_name_given_while_running(make_silo: Make) -> None:
         b"\x01" + bytes(8) + struct.pack("<I", 3) + b"c\0d" + bytes(12),
         b"\x01" + bytes(8) + struct.pack("<I", 3) + b"c\xff\xfe" + bytes(12),
         b"\x01" + bytes(8) + struct.pack("<I", 3) + b"cmd" + bytes(12),  # no descriptors
-        b"\x01\x08" + bytes(7) + struct.pack("<I", 3) + b"cmd" + bytes(12),  # unknown flag
+        b"\x01\x10" + bytes(7) + struct.pack("<I", 3) + b"cmd" + bytes(12),  # unknown flag
         b"\x02\x00",
         b"\x03" + struct.pack("<IHH", 0, 0, 0),
         b"\x05\x01\x00\x00\x00",

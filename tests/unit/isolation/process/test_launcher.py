@@ -17,6 +17,7 @@ from silo.isolation import launcher_messages
 from silo.isolation.launcher_messages import (
     FLAG_MAIN,
     FLAG_NO_FLUSH,
+    FLAG_PARK,
     FLAG_TTY,
     ConsoleEvent,
     Done,
@@ -55,6 +56,14 @@ def test_the_other_requests() -> None:
     assert launcher_messages.encode_configure("box") == b"\x05\x03\0\0\0box"
     assert launcher_messages.encode_shutdown(-1) == b"\x06\xff\xff\xff\xff"
     assert launcher_messages.encode_ping() == b"\x07"
+    assert launcher_messages.encode_save() == b"\x08"
+
+
+def test_a_program_is_parked_and_started() -> None:
+    request = RunRequest(command_line="cmd", flags=FLAG_MAIN | FLAG_PARK)
+    assert launcher_messages.encode_run(request).startswith(b"\x01\x09\0\0\0")
+    assert launcher_messages.encode_start(no_flush=False) == b"\x09\0\0\0\0"
+    assert launcher_messages.encode_start(no_flush=True) == b"\x09\x04\0\0\0"
 
 
 @pytest.mark.parametrize(
@@ -231,6 +240,19 @@ def test_a_wrong_answer_to_run(served: Callable[[Answering], LauncherClient], an
     client = served(lambda connection, data, descriptors: connection.send(answer) and None)
     with pytest.raises(GuestError):
         asyncio.run(client.run(RunRequest(command_line="cmd")))
+
+
+def test_a_parked_program_is_started(served: Callable[[Answering], LauncherClient]) -> None:
+    def answering(connection: socket.socket, data: bytes, descriptors: list[int]) -> None:
+        connection.send(b"\x82\x44\0\0\0" if data == b"\x09\x04\0\0\0" else b"\x80")
+
+    assert asyncio.run(served(answering).start_parked(no_flush=True)) == 0x44
+
+
+def test_nothing_to_start(served: Callable[[Answering], LauncherClient]) -> None:
+    client = served(lambda connection, data, descriptors: connection.send(b"\x81\x90\x04\0\0\0\0\0\0") and None)
+    with pytest.raises(GuestError, match="1168"):
+        asyncio.run(client.start_parked())
 
 
 def test_failures_name_what_could_not_be_done(served: Callable[[Answering], LauncherClient]) -> None:
