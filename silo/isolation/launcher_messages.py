@@ -153,11 +153,6 @@ def encode_ping() -> bytes:
     return bytes((_PING,))
 
 
-def encode_start(*, no_flush: bool) -> bytes:
-    """The main program that was parked goes on."""
-    return struct.pack("<BI", _START, FLAG_NO_FLUSH if no_flush else 0)
-
-
 def encode_save() -> bytes:
     return bytes((_SAVE,))
 
