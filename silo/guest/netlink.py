@@ -36,22 +36,23 @@ def configure(interfaces: list[dict[str, Any]]) -> list[dict[str, Any]]:
         answer = []
         link.ask("bring up lo", _RTM_NEWLINK, 0, _LINK.pack(0, 0, 0, known["lo"][0], _IFF_UP, _IFF_UP))
         for entry in interfaces:
-            name, index = _find(known, entry)
-            _configure_one(link, index, entry)
+            name, index, mac = _find(known, entry)
+            _configure_one(link, index, mac, entry)
             answer.append({"name": name, "index": index})
         return answer
 
 
-def _find(known: dict[str, tuple[int, str]], entry: dict[str, Any]) -> tuple[str, int]:
+def _find(known: dict[str, tuple[int, str]], entry: dict[str, Any]) -> tuple[str, int, str]:
     wanted = str(entry.get("find_mac", "")).lower()
     for name, (index, mac) in known.items():
         if name == entry.get("name") or (wanted and mac == wanted):
-            return name, index
+            return name, index, mac
     raise Refused("not_found", f"there is no interface {entry.get('name') or wanted}")
 
 
-def _configure_one(link: _Netlink, index: int, entry: dict[str, Any]) -> None:
-    if mac := entry.get("mac"):
+def _configure_one(link: _Netlink, index: int, its_mac: str, entry: dict[str, Any]) -> None:
+    mac = entry.get("mac")
+    if mac and mac.lower() != its_mac:
         # a driver may want it down for that
         body = _LINK.pack(0, 0, 0, index, 0, _IFF_UP) + _attribute(_IFLA_ADDRESS, bytes.fromhex(mac.replace(":", "")))
         link.ask(f"set the MAC address {mac}", _RTM_NEWLINK, 0, body)
