@@ -86,13 +86,14 @@ class Chooser:
         recipe = self.recipe(plan)
         shape = await self.shape_of(recipe, begun=plan.parked or plan.launch is not None)
         limits, scratch = host_limits(plan.resources, shape.memory_bytes), plan.directory / SCRATCH_DISK
-        pooled = pool.take(recipe) if not scratch.exists() else None
+        fresh = not scratch.exists()
+        pooled = pool.take(recipe) if fresh else None
         if pooled is not None:
             clone = await self._adopt(pooled, scratch, limits)
         else:
             image = await self._images.ensure(recipe.layers, map_it=shape.maps_image)
             clone = await self._clones.start(shape, image, scratch, limits)
-        if recipe.begun or plan.launch is None:
+        if fresh and (recipe.begun or plan.launch is None):
             pool.learn(recipe)
         return clone
 

@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from silo.errors import GuestError, HostError, SiloError, Unavailable
+from silo.errors import GuestError, HostError, ProcessStartFailed, SiloError, Unavailable
 from silo.isolation.vm.command import Machine, Role
 from silo.isolation.vm.machine import VirtualMachine, start_machine
 from silo.isolation.vm.memory import create_memory, seal_memory
@@ -70,7 +70,7 @@ async def make_template(
 ) -> Template:
     """Boot `machine` in `directory`, let it get warm within `limit_s` seconds, save it. Nothing runs afterwards.
 
-    Raises GuestError with the console's last lines when the guest does not get ready, HostError, Unavailable.
+    Raises GuestError with the console's last lines when the guest does not get ready, ProcessStartFailed, HostError, Unavailable.
     """
     async with contextlib.AsyncExitStack() as undo:
         memory = create_memory(machine.memory_bytes)
@@ -100,6 +100,9 @@ async def make_template(
                 details=running.console.last_lines(),
                 hint=_REBUILD,
             ) from None
+        except ProcessStartFailed:
+            # the program that was to be parked in it; nothing is wrong with the machine
+            raise
         except SiloError as error:
             details = running.console.last_lines() or error.details
             brief = f"the virtual machine did not get ready: {error.brief}"

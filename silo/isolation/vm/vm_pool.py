@@ -128,6 +128,8 @@ class VmPool:
             await self._drop_others()
             while (recipe := self._missing()) is not None and self._has_room():
                 self._ready.append((recipe, await self._make(recipe)))
+                # something else may have been learned meanwhile
+                await self._drop_others()
         except SiloError as error:
             log.warning("the pool of virtual machines is not filled: %s", error)
 

@@ -114,6 +114,27 @@ def test_what_was_started_last_stands_ready_and_still(tmp_path: Path, monkeypatc
     scenario(tmp_path, monkeypatch, body)
 
 
+def test_what_is_learned_while_one_is_made_takes_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body(bench: Any) -> None:
+        start, begun = bench.clones.start, asyncio.Event()
+
+        async def slow(*words: Any) -> Any:
+            begun.set()
+            await asyncio.sleep(0.01)
+            return await start(*words)
+
+        bench.clones.start = slow
+        bench.pool.learn(recipe("a"))
+        await begun.wait()
+        bench.pool.learn(recipe("b"))
+        while len(bench.clones.ended) < 1:
+            await asyncio.sleep(0.001)
+        await asyncio.sleep(0.03)
+        assert bench.pool.report() == "1 ready" and bench.pool.take(recipe("b")) is not None
+
+    scenario(tmp_path, monkeypatch, body)
+
+
 def test_another_image_takes_the_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def body(bench: Any) -> None:
         bench.pool.learn(recipe("a"))
