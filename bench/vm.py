@@ -74,6 +74,7 @@ class VmBench:
     def linux(self, rounds: int) -> None:
         limits = {"clone": {FIRST: 400.0, GONE: 50.0}, "pool": {FIRST: 150.0, GONE: 50.0}}
         self._race("Linux echo", self.work.echo, rounds, limits, ratio=0.15)
+        self._parked("Linux echo, begun in a template of its image", self.work.echo, rounds, {"clone": limits["clone"]})
 
     def windows(self, rounds: int) -> None:
         clone, pool = {GONE: 50.0}, {GONE: 50.0}
@@ -91,8 +92,18 @@ class VmBench:
             Figure(
                 "Windows hello, another image", "the first start ever, which makes its template", round(first_s, 1), "s"
             ),
-            Figure("Windows, entry process parked", "template of an image", None, "ms", 200, 0, "not built"),
         ]
+        limits = {name: {FIRST: 200.0, GONE: 50.0} for name in ("clone", "pool")}
+        self._parked("Windows hello, its entry process parked", self.work.hello, rounds, limits)
+        self._parked("Windows cmd /c ver, its entry process parked", self.work.version, rounds, limits)
+
+    def _parked(self, case: str, workload: Workload, rounds: int, limits: dict[str, dict[str, float]]) -> None:
+        levels = {"clone": self.clones, "pool": self.pooled}
+        parked = replace(workload, parked=True)
+        subjects = [self._subject(name, levels[name], parked, its) for name, its in limits.items()]
+        self.outcome.results += run_phases(case, subjects, rounds)
+        for level in levels.values():
+            self._rest(level)
 
     def _race(
         self,
@@ -175,7 +186,8 @@ class VmBench:
     # --- memory
 
     def memory(self, _: int) -> None:
-        for title, workload in (("Linux", self.work.idle), ("Windows", self.work.windows_idle)):
+        workloads = {"Linux": self.work.idle, "Windows": self.work.windows_idle}
+        for title, workload in workloads.items():
             counts = (1, 2) if self.quick else IDLE
             totals = self.clones.run(self._idle_memory(workload, counts))
             for count, total in totals.items():
@@ -185,6 +197,11 @@ class VmBench:
                 further = (totals[20] - totals[10]) / 10
                 self.outcome.figures.append(
                     Figure(f"memory, {title}", "each clone from the 11th to the 20th", further, limit=limit)
+                )
+            begun = self.clones.run(self._idle_memory(replace(workload, parked=True), counts[:3]))
+            for count, total in begun.items():
+                self.outcome.figures.append(
+                    Figure(f"memory, {title}", f"{count} idle clones of a template of the image, PSS", total)
                 )
             with cold_boots():
                 cold = self.clones.run(self._idle_memory(workload, (1,) if self.quick else COLD_IDLE))
