@@ -212,6 +212,8 @@ def test_the_utility_vm_to_run_in_is_a_label(daemon: FakeDaemon, silo: Silo) -> 
     daemon.answers["POST", "/containers/create"] = (201, {"Id": "c1"})
     silo("create", "--isolation", "hyperv", "--vm", "rt", "--label", "a=b", "--label", "com.silo.vm=no", "bb")
     assert daemon.asked[-1].json()["Labels"] == {"a": "b", "com.silo.vm": "rt"}
+    silo("create", "--isolation", "hyperv", "--vm-parked", "bb")
+    assert daemon.asked[-1].json()["Labels"] == {"com.silo.vm.parked": "true"}
 
 
 def test_a_disk_takes_the_place_of_image_and_command(daemon: FakeDaemon, silo: Silo) -> None:

@@ -89,6 +89,22 @@ def test_only_the_default_utility_vm_may_be_missing_at_create() -> None:
     scenario(body)
 
 
+def test_a_parked_container_is_a_machines_and_says_so_in_its_plan() -> None:
+    label = "com.silo.vm.parked"
+
+    async def body(bench: Bench) -> None:
+        for text, wanted in (("true", True), ("False", False)):
+            container = await create(bench, text, isolation=Isolation.HYPERV, labels={label: text})
+            made = bench.documents.get(container)
+            assert made is not None and made.config.parked is wanted
+        with pytest.raises(InvalidRequest, match="true or false"):
+            await create(bench, "perhaps", isolation=Isolation.HYPERV, labels={label: "perhaps"})
+        with pytest.raises(InvalidRequest, match="--isolation hyperv"):
+            await create(bench, "process", labels={label: "true"})
+
+    scenario(body)
+
+
 def test_a_socket_is_no_bind_for_a_virtual_machine(tmp_path: Path) -> None:
     path = tmp_path / "s.sock"
     with socket.socket(socket.AF_UNIX) as listener:

@@ -12,10 +12,9 @@ from silo.isolation.identity import Identity
 from silo.isolation.launcher_messages import FLAG_MAIN, FLAG_TTY, ConsoleEvent, console_event, run_request
 from silo.isolation.vm.ahead import find_ahead
 from silo.isolation.vm.guest_spec import build_early_spec
-from silo.model.container import Resources
 from silo.model.mount import MountKind, PlannedMount
 from silo.model.platform import PersonalityName
-from silo.model.runtime import LaunchPlan, ProcessPlan, ScratchOwner
+from silo.model.runtime import LaunchPlan, ProcessPlan
 from tests.unit.isolation.test_spec import plan
 
 
@@ -34,29 +33,6 @@ def windows(name: str, **fields: Any) -> Any:
     }
     words["rootfs"] = msgspec.structs.replace(plan().rootfs, scratch=directory)
     return plan(**words)
-
-
-def test_names_folders_and_limits_do_not_matter() -> None:
-    first = windows("a")
-    folder = PlannedMount(target="/x", source=Path("/y"), kind=MountKind.BIND)
-    second = windows(
-        "b", resources=Resources(memory_bytes=1 << 30), mounts=(*windows("b").mounts, folder), open_stdin=True
-    )
-    assert find_ahead(first) == find_ahead(second) is not None
-
-
-def test_another_user_image_or_vm_is_another_template() -> None:
-    usual = find_ahead(windows("a"))
-    owner = ScratchOwner(path="/silo/prefix", uid=1000, gid=1000)
-    for other in (windows("a", scratch_owner=owner), windows("a", vm="other")):
-        assert find_ahead(other) != usual
-    layers = msgspec.structs.replace(windows("a").rootfs, layers=(Path("/another"),))
-    assert find_ahead(msgspec.structs.replace(windows("a"), rootfs=layers)) != usual
-
-
-def test_a_terminal_needs_a_silo_of_its_own() -> None:
-    process = msgspec.structs.replace(windows("a").process, tty=True)
-    assert find_ahead(windows("a", process=process)) is None
 
 
 def test_a_templates_plan_names_the_files_that_clones_write() -> None:
