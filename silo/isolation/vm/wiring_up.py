@@ -15,10 +15,12 @@ from silo.isolation import run_files
 from silo.isolation.vm.command import HOT_PLUGS, NIC_HUB, NIC_MAC, hot_plug_bus
 from silo.isolation.vm.container import VmContainer, Wire
 from silo.isolation.vm.qmp import QmpClient
-from silo.isolation.vm.wires import Interface, list_interfaces, make_tap, remove_bridge
+from silo.isolation.vm.wires import Interface, list_interfaces, make_tap, other_mac, remove_bridge
 
 _PLUG_LIMIT_S = 10.0
 _LOOK_AGAIN_S = 0.01
+_NOT_THERE = "not found"
+"""QEMU's words for an id that nothing has (QERR_DEVICE_NOT_FOUND)."""
 
 
 async def wire_up(container: VmContainer) -> None:
@@ -28,18 +30,25 @@ async def wire_up(container: VmContainer) -> None:
     async with container.wiring:
         found = {one.name: one for one in await asyncio.to_thread(list_interfaces, container.netns)}
         wires = dict(container.record.wires)
-        for name in [name for name in wires if name not in found]:
-            await _unplug(container, name, wires.pop(name))
-        for name, interface in found.items():
-            former = wires.get(name)
-            if former is None:
-                wires[name] = await _plug(container, interface, wires)
-            elif _differs(former.interface, interface):
-                wires[name] = msgspec.structs.replace(
-                    former, interface=msgspec.structs.replace(interface, mac=former.interface.mac)
-                )
-        _remember(container, wires)
+        try:
+            for name in [name for name, wire in wires.items() if not _is_handed_over(found.get(name), wire)]:
+                await _unplug(container, name, wires.pop(name))
+            for name, interface in found.items():
+                former = wires.get(name)
+                if former is None:
+                    wires[name] = await _plug(container, interface, wires)
+                elif _differs(former.interface, interface):
+                    wires[name] = msgspec.structs.replace(
+                        former, interface=msgspec.structs.replace(interface, mac=former.interface.mac)
+                    )
+        finally:
+            _remember(container, wires)
         await _configure(container, wires)
+
+
+def _is_handed_over(now: Interface | None, wire: Wire) -> bool:
+    """An interface of the same name that still has its own address is another one, made after the former went."""
+    return now is not None and now.mac == other_mac(wire.interface.mac)
 
 
 def _differs(former: Interface, now: Interface) -> bool:
@@ -57,17 +66,24 @@ async def _plug(container: VmContainer, interface: Interface, wires: dict[str, W
     place = next((number for number in range(-1, HOT_PLUGS) if number not in taken), None)
     if place is None:
         raise Conflict(f"a container in a virtual machine can be on at most {HOT_PLUGS + 1} networks")
-    monitor = container.clone.vm.monitor
     tap = await asyncio.to_thread(make_tap, container.netns, interface)
     try:
-        await monitor.execute("getfd", descriptors=[tap], fdname=f"tap-{interface.name}")
+        await _plug_tap(container, interface, tap, place)
+    except BaseException:
+        await asyncio.shield(_take_out(container, interface.name, place))
+        raise
     finally:
         os.close(tap)
-    name = f"tap-{interface.name}"
+    return Wire(interface=interface, place=place, found_by=_hub_address(container) if place == -1 else interface.mac)
+
+
+async def _plug_tap(container: VmContainer, interface: Interface, tap: int, place: int) -> None:
+    monitor, name = container.clone.vm.monitor, f"tap-{interface.name}"
+    await monitor.execute("getfd", descriptors=[tap], fdname=name)
     await monitor.execute("netdev_add", type="tap", id=name, fd=name)
     if place == -1:
         await monitor.execute("netdev_add", type="hubport", id=f"hub-{interface.name}", hubid=NIC_HUB, netdev=name)
-        return Wire(interface=interface, place=place, found_by=_hub_address(container))
+        return
     await monitor.execute(
         "device_add",
         driver="virtio-net-pci",
@@ -77,7 +93,6 @@ async def _plug(container: VmContainer, interface: Interface, wires: dict[str, W
         bus=hot_plug_bus(place),
         romfile="",
     )
-    return Wire(interface=interface, place=place, found_by=interface.mac)
 
 
 def _hub_address(container: VmContainer) -> str:
@@ -86,13 +101,22 @@ def _hub_address(container: VmContainer) -> str:
 
 
 async def _unplug(container: VmContainer, name: str, wire: Wire) -> None:
+    if wire.place == -1:
+        # a guest that does not answer keeps its addresses, and no cable
+        with contextlib.suppress(SiloError):
+            await _clear_guest_device(container, wire)
+    await _take_out(container, name, wire.place)
+
+
+async def _take_out(container: VmContainer, name: str, place: int) -> None:
+    """Whatever there is of it on the host's side."""
     monitor = container.clone.vm.monitor
     with contextlib.suppress(SiloError):
-        if wire.place == -1:
-            await _clear_guest_device(container, wire)
+        if place == -1:
             await monitor.execute("netdev_del", id=f"hub-{name}")
         else:
             await monitor.execute("device_del", id=f"nic-{name}")
+    with contextlib.suppress(SiloError):
         await _delete_netdev(monitor, f"tap-{name}")
     with contextlib.suppress(HostError):
         await asyncio.to_thread(remove_bridge, container.netns, name)
@@ -101,7 +125,7 @@ async def _unplug(container: VmContainer, name: str, wire: Wire) -> None:
 async def _clear_guest_device(container: VmContainer, wire: Wire) -> None:
     """It stays plugged into nothing, without addresses."""
     request: dict[str, Any] = {"find_mac": wire.interface.mac, "down": True}
-    await container.clone.session.client.request("network", {"interfaces": [request]})
+    await container.clone.session.client.request("network", {"interfaces": [request]}, timeout_s=_PLUG_LIMIT_S)
 
 
 async def _delete_netdev(monitor: QmpClient, name: str) -> None:
@@ -111,7 +135,9 @@ async def _delete_netdev(monitor: QmpClient, name: str) -> None:
         try:
             await monitor.execute("netdev_del", id=name)
             return
-        except HostError:
+        except HostError as error:
+            if _NOT_THERE in error.details:
+                return
             await asyncio.sleep(_LOOK_AGAIN_S)
 
 
