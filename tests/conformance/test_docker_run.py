@@ -213,6 +213,11 @@ def test_names_networks_and_dns(docker: Docker) -> None:
     docker("run", "-d", "--name", "late", "busybox", "sleep", "100")
     docker("network", "connect", "confnet", "late")
     assert "10.214.9." in docker("exec", "late", "ip", "addr")
+    first = docker.inspect("late")["NetworkSettings"]["Networks"]["bridge"]["IPAddress"]
+    docker("network", "disconnect", "bridge", "late")
+    assert first not in docker("exec", "late", "sh", "-c", "ip addr; cat /etc/hosts")
+    assert docker("exec", "late", "ip", "route", "show", "default").startswith("default via 10.214.9.")
+    assert "10.214.9." in docker("exec", "late", "nslookup", "alias")
     docker("network", "disconnect", "confnet", "late")
     assert "10.214.9." not in docker("exec", "late", "ip", "addr")
     docker("rm", "-f", "server", "late")
