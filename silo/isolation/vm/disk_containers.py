@@ -32,13 +32,14 @@ from silo.isolation.vm.finding import ask_each, log_of
 from silo.isolation.vm.pumps import Inlet
 from silo.isolation.vm.ranges import Ranges
 from silo.isolation.vm.shapes import host_limits, processors_of
-from silo.isolation.vm.watching import KILLED, load_exit
+from silo.isolation.vm.watching import load_exit
 from silo.isolation.vm.whole.boot import WholePlan
 from silo.isolation.vm.whole.command import WholeMachine
 from silo.isolation.vm.whole.guest import WholeGuest
 from silo.isolation.vm.whole.processes import list_processes
 from silo.model.clock import now
 from silo.model.container import Resources
+from silo.model.exit_codes import KILLED
 from silo.model.log import STDOUT
 from silo.model.mount import PlannedMount
 from silo.model.runtime import (
