@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import os
 import time
 from typing import Any
@@ -29,21 +30,19 @@ async def wire_up(container: VmContainer) -> None:
         return
     async with container.wiring:
         found = {one.name: one for one in await asyncio.to_thread(list_interfaces, container.netns)}
-        wires = dict(container.record.wires)
-        try:
-            for name in [name for name, wire in wires.items() if not _is_handed_over(found.get(name), wire)]:
-                await _unplug(container, name, wires.pop(name))
-            for name, interface in found.items():
-                former = wires.get(name)
-                if former is None:
-                    wires[name] = await _plug(container, interface, wires)
-                elif _differs(former.interface, interface):
-                    wires[name] = msgspec.structs.replace(
-                        former, interface=msgspec.structs.replace(interface, mac=former.interface.mac)
-                    )
-        finally:
-            _remember(container, wires)
-        await _configure(container, wires)
+        for name, wire in container.record.wires.items():
+            if not _is_handed_over(found.get(name), wire):
+                await _unplug(container, name, wire)
+                _remember(container, name, None)
+        for name, interface in found.items():
+            former = container.record.wires.get(name)
+            if former is None:
+                _remember(container, name, await _plug(container, interface))
+            elif _differs(former.interface, interface):
+                own = msgspec.structs.replace(interface, mac=former.interface.mac)
+                _remember(container, name, msgspec.structs.replace(former, interface=own))
+            # before the next one is plugged in: a guest names its devices in the order in which it sees them
+            await _configure(container, container.record.wires[name])
 
 
 def _is_handed_over(now: Interface | None, wire: Wire) -> bool:
@@ -56,13 +55,18 @@ def _differs(former: Interface, now: Interface) -> bool:
     return (former.addresses, former.gateways, former.mtu) != (now.addresses, now.gateways, now.mtu)
 
 
-def _remember(container: VmContainer, wires: dict[str, Wire]) -> None:
-    container.record = msgspec.structs.replace(container.record, wires=wires)
+def _remember(container: VmContainer, name: str, wire: Wire | None) -> None:
+    wires = {known: one for known, one in container.record.wires.items() if known != name}
+    _replace(container, wires=wires if wire is None else {**wires, name: wire})
+
+
+def _replace(container: VmContainer, **changes: object) -> None:
+    container.record = msgspec.structs.replace(container.record, **changes)
     run_files.save(container.record_file, container.record)
 
 
-async def _plug(container: VmContainer, interface: Interface, wires: dict[str, Wire]) -> Wire:
-    taken = {wire.place for wire in wires.values()}
+async def _plug(container: VmContainer, interface: Interface) -> Wire:
+    taken = {wire.place for wire in container.record.wires.values()}
     place = next((number for number in range(-1, HOT_PLUGS) if number not in taken), None)
     if place is None:
         raise Conflict(f"a container in a virtual machine can be on at most {HOT_PLUGS + 1} networks")
@@ -141,24 +145,22 @@ async def _delete_netdev(monitor: QmpClient, name: str) -> None:
             await asyncio.sleep(_LOOK_AGAIN_S)
 
 
-async def _configure(container: VmContainer, wires: dict[str, Wire]) -> None:
-    """All of them, every time: what is so already is left as it is. A device just plugged in takes the guest a moment."""
-    requests: list[dict[str, object]] = []
-    for wire in wires.values():
-        find = container.record.hub_mac or wire.found_by if wire.place == -1 else wire.found_by
-        requests.append(wire.interface.request(find))
-    if not requests:
-        return
+async def _configure(container: VmContainer, wire: Wire) -> None:
+    """Every time: what is so already is left as it is. A device just plugged in takes the guest a moment.
+
+    Each by a request of its own: a refusal says nothing about what was done before it. The first one is found by another address
+    from then on, also when the answer is lost.
+    """
+    known = (_hub_address(container), wire.interface.mac) if wire.place == -1 else (wire.found_by,)
     deadline = time.monotonic() + _PLUG_LIMIT_S
-    while True:
+    for find_mac in itertools.cycle(known):
+        request = {"interfaces": [wire.interface.request(find_mac)]}
         try:
-            await container.clone.session.client.request("network", {"interfaces": requests}, timeout_s=_PLUG_LIMIT_S)
+            await container.clone.session.client.request("network", request, timeout_s=_PLUG_LIMIT_S)
             break
         except SiloError as error:
             if "no interface" not in error.details or time.monotonic() > deadline:
                 raise
             await asyncio.sleep(_LOOK_AGAIN_S)
-    hub = next((wire.interface.mac for wire in wires.values() if wire.place == -1), container.record.hub_mac)
-    if hub != container.record.hub_mac:
-        container.record = msgspec.structs.replace(container.record, hub_mac=hub)
-        run_files.save(container.record_file, container.record)
+    if wire.place == -1 and wire.interface.mac != container.record.hub_mac:
+        _replace(container, hub_mac=wire.interface.mac)

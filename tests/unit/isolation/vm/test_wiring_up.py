@@ -12,8 +12,9 @@ from typing import Any, cast
 import msgspec
 import pytest
 
-from silo.errors import HostError, Unavailable
+from silo.errors import GuestError, HostError, Unavailable
 from silo.isolation.vm import wiring_up
+from silo.isolation.vm.command import NIC_MAC
 from silo.isolation.vm.container import Record, VmContainer
 from silo.isolation.vm.wires import Interface, other_mac
 from silo.isolation.vm.wiring_up import wire_up
@@ -22,6 +23,7 @@ from silo.model.runtime import ContainerPlan, ProcessPlan, Rootfs
 
 FIRST = Interface(name="eth0", mac="02:42:ac:11:00:02", mtu=1500, addresses=("172.17.0.2/16",))
 SECOND = Interface(name="eth1", mac="02:42:ac:12:00:02", mtu=1500, addresses=("172.18.0.2/16",))
+THIRD = Interface(name="eth2", mac="02:42:ac:13:00:02", mtu=1500, addresses=("172.19.0.2/16",))
 
 
 class World:
@@ -35,7 +37,10 @@ class World:
         self.refuse = ""
         """A command of the monitor's that fails."""
         self.silent = False
+        self.devices, self.coming = {NIC_MAC}, set[str]()
+        """The guest's devices by their addresses, and those that it sees after it was asked for them once."""
         self.asked: list[dict[str, Any]] = []
+        self.history: list[str] = []
         monkeypatch.setattr(wiring_up, "list_interfaces", lambda _: tuple(self.interfaces.values()))
         monkeypatch.setattr(wiring_up, "make_tap", self.make_tap)
         monkeypatch.setattr(wiring_up, "remove_bridge", lambda _, name: self.bridges.discard(name))
@@ -74,9 +79,12 @@ class World:
         self.interfaces[interface.name] = msgspec.structs.replace(interface, mac=other_mac(interface.mac))
         return os.open("/dev/null", os.O_RDONLY)
 
-    async def execute(self, command: str, *, id: str = "", **_: Any) -> None:
+    async def execute(self, command: str, *, id: str = "", mac: str = "", **_: Any) -> None:
         if command == self.refuse:
             raise HostError("QEMU refused a command", details="it would rather not")
+        if command == "device_add":
+            self.coming.add(mac)
+            self.history.append(f"plug {mac}")
         if command.endswith("_add"):
             if id in self.qemu:
                 raise HostError("QEMU refused a command", details=f"Duplicate ID '{id}'")
@@ -90,7 +98,16 @@ class World:
         assert name == "network" and timeout_s < 30
         if self.silent:
             raise Unavailable("the guest did not network")
-        self.asked += params["interfaces"]
+        for interface in params["interfaces"]:
+            if interface["find_mac"] not in self.devices:
+                self.devices |= self.coming
+                raise GuestError(
+                    "the guest refused to network", details=f"there is no interface {interface['find_mac']}"
+                )
+            if mac := interface.get("mac"):
+                self.devices = self.devices - {interface["find_mac"]} | {mac}
+            self.asked.append(interface)
+            self.history.append(f"see {interface['find_mac']}")
 
     def connect(self, *interfaces: Interface) -> None:
         self.interfaces |= {one.name: one for one in interfaces}
@@ -164,5 +181,29 @@ def test_another_interface_of_the_same_name_is_plugged_in_anew(scenario: Callabl
         assert world.container.record.wires["eth1"].interface == again
         assert [request["mac"] for request in world.asked] == [FIRST.mac, again.mac]
         assert world.interfaces["eth1"].mac == other_mac(again.mac)
+
+    scenario(body)
+
+
+def test_several_networks_from_the_start(scenario: Callable[[Body], None]) -> None:
+    """A device is there a moment later, when the first one has its new address already; the guest sees them in order."""
+
+    async def body(world: World) -> None:
+        world.connect(FIRST, SECOND, THIRD)
+        await world.wire_up()
+        assert [request["mac"] for request in world.asked] == [FIRST.mac, SECOND.mac, THIRD.mac]
+        plugs = [word for one in (SECOND, THIRD) for word in (f"plug {one.mac}", f"see {one.mac}")]
+        assert world.history == [f"see {NIC_MAC}", *plugs]
+        assert world.container.record.hub_mac == FIRST.mac
+
+    scenario(body)
+
+
+def test_the_first_device_is_found_although_an_answer_was_lost(scenario: Callable[[Body], None]) -> None:
+    async def body(world: World) -> None:
+        world.connect(FIRST)
+        world.devices = {FIRST.mac}
+        await world.wire_up()
+        assert world.container.record.hub_mac == FIRST.mac
 
     scenario(body)
