@@ -95,8 +95,9 @@ class UtilityVm:
         return describe(import_vm_base(self._cache_root, directory, name=name), name)
 
     def find(self, name: str) -> VmImage | None:
-        from silo.isolation.vm.base.images import describe, find_named
+        from silo.isolation.vm.base.images import check_named, describe, find_named
 
+        check_named(self._cache_root, name)
         found = find_named(self._cache_root, name)
         return describe(found, name) if found else None
 
@@ -120,7 +121,7 @@ class VmFinder:
         self._building = asyncio.Lock()
 
     async def find(self, name: str) -> VmImage:
-        """Raises NotFound, and what the builder raises."""
+        """Raises NotFound, HostError (it is damaged), and what the builder raises."""
         name = name or self._usual
         async with self._building:
             found = self._source.find(name)

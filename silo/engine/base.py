@@ -37,7 +37,7 @@ class VmImageSource(Protocol):
         """A user's own: a directory with vmlinuz, initrd.img and root.erofs, which are copied. Raises InvalidRequest, NoSpace."""
 
     def find(self, name: str) -> VmImage | None:
-        """Raises InvalidRequest for what cannot be a name."""
+        """Raises InvalidRequest for what cannot be a name, HostError for an image that is damaged."""
 
     def all(self) -> tuple[VmImage, ...]: ...
     def remove(self, name: str) -> bool:
@@ -59,7 +59,7 @@ def _teller(progress: Progress, name: str) -> BaseProgress:
 
 
 def get_vm_image(source: VmImageSource, name: str) -> VmImage:
-    """Raises NotFound, which says what there is and what to do."""
+    """Raises NotFound, which says what there is and what to do; HostError for an image that is damaged."""
     found = source.find(name)
     if found is not None:
         return found

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable
-from contextlib import suppress
+import logging
+from collections.abc import AsyncIterator, Awaitable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +25,15 @@ from silo.engine.parts import Parts
 from silo.engine.planning import hostname_of, vm_of, write_special_files
 from silo.engine.roster import Live, Roster, WaitResult
 from silo.engine.states import ALIVE
-from silo.errors import Conflict, InvalidRequest, NotFound, Unsupported
+from silo.errors import Conflict, InvalidRequest, NotFound, SiloError, Unsupported
 from silo.model.clock import parse_time
 from silo.model.container import ContainerConfig, ContainerRecord, Resources, RestartPolicy, Status
 from silo.model.image import Image
 from silo.model.log import STDERR, STDOUT
-from silo.model.network import EndpointRequest, NetworkStatistics
+from silo.model.network import Endpoint, EndpointRequest, NetworkStatistics
 from silo.model.runtime import ProcessTable, Sandbox, Statistics
+
+log = logging.getLogger(__name__)
 
 
 class Containers:
@@ -267,54 +270,99 @@ class Containers:
             check_card(config, len(live.record.config.endpoints) + 1)
             if live.record.state.status in ALIVE:
                 await self._connect_running(live, request)
-            known = live.record.config.endpoints
-            self._roster.replace(live, config=msgspec.structs.replace(live.record.config, endpoints=(*known, request)))
-            await self._tell_runtime(live)
+            else:
+                self._remember_network(live, request)
         self._events.publish("network", "connect", network_id, {"container": live.id})
 
     async def _connect_running(self, live: Live, request: EndpointRequest) -> None:
+        """All of it or nothing: a container whose guest cannot be plugged in is not on the network."""
         record = live.record
         sandbox = _running_sandbox(record)
         names = (record.name, record.id[:12])
         added = await self._parts.networks.connect(record.id, sandbox, for_card(record, [request]), dns_names=names)
-        endpoints = (*record.endpoints, *added)
-        self._roster.replace(live, endpoints=endpoints)
-        write_special_files(
-            record,
-            self._parts.storage.container_directory(record.id),
-            endpoints=endpoints,
-            resolver=self._parts.networks.resolver_address(endpoints),
-        )
+        try:
+            self._remember_network(live, request, added)
+            self._write_special_files(live)
+            await self._tell_runtime(live)
+        except BaseException:
+            await asyncio.shield(self._take_back(live, request.network))
+            raise
+
+    async def _take_back(self, live: Live, network_id: str) -> None:
+        """What was begun for a network is undone, each step for itself: the error that is told is the one that led here."""
+        with _logged(live):
+            self._forget_network(live, network_id)
+        with _logged(live):
+            await self._parts.networks.disconnect(live.id, network_id, sandbox=_running_sandbox(live.record))
+        with _logged(live):
+            self._write_special_files(live)
+            await self._tell_runtime(live)
 
     async def disconnect(self, network_id: str, reference: str, *, force: bool = False) -> None:
+        """Whatever the runtime says, the container is not on the network any more: nothing leads there."""
         live = self._roster.resolve(reference)
         async with live.lock:
-            config = live.record.config
-            if not any(known.network == network_id for known in config.endpoints):
+            if not any(known.network == network_id for known in live.record.config.endpoints):
                 if force:
                     return
                 raise Conflict(f"container {live.name} is not connected to that network")
-            if live.record.state.status in ALIVE:
+            alive = live.record.state.status in ALIVE
+            if alive:
                 await self._parts.networks.disconnect(live.id, network_id, sandbox=_running_sandbox(live.record))
-            kept = tuple(known for known in config.endpoints if known.network != network_id)
-            left = tuple(known for known in live.record.endpoints if known.network_id != network_id)
-            self._roster.replace(live, config=msgspec.structs.replace(config, endpoints=kept), endpoints=left)
-            await self._tell_runtime(live)
-        self._events.publish("network", "disconnect", network_id, {"container": live.id})
+            self._forget_network(live, network_id)
+            self._events.publish("network", "disconnect", network_id, {"container": live.id})
+            if alive:
+                self._write_special_files(live)
+                await self._tell_runtime(live)
 
     # Within
 
+    def _remember_network(self, live: Live, request: EndpointRequest, added: Sequence[Endpoint] = ()) -> None:
+        config = live.record.config
+        self._roster.replace(
+            live,
+            config=msgspec.structs.replace(config, endpoints=(*config.endpoints, request)),
+            endpoints=(*live.record.endpoints, *added),
+        )
+
+    def _forget_network(self, live: Live, network_id: str) -> None:
+        config = live.record.config
+        kept = tuple(known for known in config.endpoints if known.network != network_id)
+        left = tuple(known for known in live.record.endpoints if known.network_id != network_id)
+        self._roster.replace(live, config=msgspec.structs.replace(config, endpoints=kept), endpoints=left)
+
+    def _write_special_files(self, live: Live) -> None:
+        """Of a running container whose networks have changed."""
+        write_special_files(
+            live.record,
+            self._parts.storage.container_directory(live.id),
+            endpoints=live.record.endpoints,
+            resolver=self._parts.networks.resolver_address(live.record.endpoints),
+        )
+
     async def _tell_runtime(self, live: Live) -> None:
         """Interfaces or files of a running container have changed; one that ends just now has no use for them."""
-        if live.record.state.status in ALIVE:
-            with suppress(Conflict, NotFound):
-                await self._parts.runtime(live.record.isolation).update_network(live.id)
+        ended_before = live.ended_runs
+        try:
+            await self._parts.runtime(live.record.isolation).update_network(live.id)
+        except (Conflict, NotFound):
+            if live.ended_runs == ended_before:
+                raise
 
     def _alive(self, reference: str) -> Live:
         live = self._roster.resolve(reference)
         if live.record.state.status not in ALIVE:
             raise Conflict(f"container {live.id} is not running")
         return live
+
+
+@contextmanager
+def _logged(live: Live) -> Iterator[None]:
+    """A failure here is not what the client is told."""
+    try:
+        yield
+    except (SiloError, OSError) as error:
+        log.error("container %s: its networks: %s", live.id[:12], error)
 
 
 def _running_sandbox(record: ContainerRecord) -> Sandbox:

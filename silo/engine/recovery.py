@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import logging
 
-from silo.engine.lifecycle import KILLED, Lifecycle
+from silo.engine.lifecycle import Lifecycle
 from silo.engine.parts import Parts
 from silo.engine.roster import Live, Roster
 from silo.engine.states import ALIVE
 from silo.errors import SiloError
 from silo.model.clock import now
 from silo.model.container import Status
+from silo.model.exit_codes import KILLED
 from silo.model.runtime import ExitRecord, RuntimeState
 
 log = logging.getLogger(__name__)

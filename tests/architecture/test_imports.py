@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -98,3 +99,9 @@ def test_the_guest_agent_needs_only_the_files_that_it_names() -> None:
         for name in _imports(path):
             if name.startswith("silo.") and not name.startswith("silo.guest"):
                 assert name in modules, f"{path.name} imports {name}"
+
+
+def test_the_exit_code_of_what_was_killed_is_defined_once() -> None:
+    named = re.compile(r"^[A-Z_]+ = (137|128 \+ signals?\.SIGKILL)$", re.MULTILINE)
+    found = [path.relative_to(ROOT).as_posix() for path in _modules() if named.search(path.read_text())]
+    assert found == ["model/exit_codes.py"]

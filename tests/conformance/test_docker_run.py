@@ -213,9 +213,20 @@ def test_names_networks_and_dns(docker: Docker) -> None:
     docker("run", "-d", "--name", "late", "busybox", "sleep", "100")
     docker("network", "connect", "confnet", "late")
     assert "10.214.9." in docker("exec", "late", "ip", "addr")
+    first = docker.inspect("late")["NetworkSettings"]["Networks"]["bridge"]["IPAddress"]
+    docker("network", "disconnect", "bridge", "late")
+    assert first not in docker("exec", "late", "sh", "-c", "ip addr; cat /etc/hosts")
+    assert docker("exec", "late", "ip", "route", "show", "default").startswith("default via 10.214.9.")
+    assert "10.214.9." in docker("exec", "late", "nslookup", "alias")
     docker("network", "disconnect", "confnet", "late")
     assert "10.214.9." not in docker("exec", "late", "ip", "addr")
-    docker("rm", "-f", "server", "late")
+    docker("create", "--name", "both", "--network", "confnet", "busybox", "sleep", "100")
+    docker("network", "connect", "bridge", "both")
+    docker("start", "both")
+    had = docker.inspect("both")["NetworkSettings"]["Networks"]
+    for name, network in (("eth0", "confnet"), ("eth1", "bridge")):
+        assert had[network]["IPAddress"] in docker("exec", "both", "ip", "-o", "addr", "show", name)
+    docker("rm", "-f", "server", "late", "both")
     docker("network", "rm", "confnet")
     assert "confnet" not in docker("network", "ls", "--format", "{{.Name}}").split()
 

@@ -27,11 +27,10 @@ from silo.isolation.process.streams import close_streams, make_pipes
 from silo.isolation.run_files import write_private
 from silo.isolation.slots import RANGE_SIZE
 from silo.isolation.spec import build_process, build_rlimits
+from silo.model.exit_codes import KILLED
 from silo.model.runtime import ExecStreams, ProcessPlan
 
 log = logging.getLogger(__name__)
-
-ENDED_WITH_CONTAINER = 137
 
 
 class LinuxExec:
@@ -207,4 +206,4 @@ class Executor:
         for exec_id, running in tuple(self._running.items()):
             if running.container_id == container_id:
                 del self._running[exec_id]
-                running.end(ENDED_WITH_CONTAINER)
+                running.end(KILLED)

@@ -29,7 +29,6 @@ from silo.isolation.container_log import READ_BYTES
 from silo.isolation.process.keeper_children import Parked, become_subreaper, make_namespaces
 from silo.isolation.process.keeper_clients import Clients
 from silo.isolation.process.keeper_containers import (
-    UNKNOWN_EXIT_CODE,
     Container,
     Job,
     Request,
@@ -39,6 +38,7 @@ from silo.isolation.process.keeper_containers import (
     read_available,
     set_size,
 )
+from silo.model.exit_codes import KILLED
 
 PROTOCOL_VERSION = 1
 _UNCLAIMED_LIMIT = 1024
@@ -213,7 +213,7 @@ class Keeper:
         try:
             container.process = os.pidfd_open(container.pid)
         except ProcessLookupError:
-            self._finish_container(container, UNKNOWN_EXIT_CODE)
+            self._finish_container(container, KILLED)
         else:
             self._watch(container.process, functools.partial(self._adopted_ended, container))
 

@@ -18,10 +18,10 @@ from typing import Any
 
 from silo.isolation.container_log import LogWriter
 from silo.isolation.process.keeper_children import Parked
+from silo.model.exit_codes import KILLED
 
 Request = dict[str, Any]
 
-UNKNOWN_EXIT_CODE = 137
 """Of a container that was not this keeper's child, on a kernel that does not tell (before Linux 6.15)."""
 
 # ioctl(2) of a pidfd, `include/uapi/linux/pidfd.h`
@@ -156,12 +156,12 @@ def adopted_exit_code(process: int) -> int:
         try:
             fcntl.ioctl(process, _PIDFD_GET_INFO, info)
         except OSError:
-            return UNKNOWN_EXIT_CODE
+            return KILLED
         if struct.unpack_from("Q", info)[0] & _PIDFD_INFO_EXIT:
             return exit_code(struct.unpack_from("i", info, 60)[0])
         # known only once its new parent has reaped it
         time.sleep(0.002)
-    return UNKNOWN_EXIT_CODE
+    return KILLED
 
 
 def timestamp() -> str:

@@ -24,6 +24,7 @@ from silo.isolation.process.live import Live
 from silo.isolation.process.record import Paths
 from silo.isolation.process.streams import close_streams, make_pipes
 from silo.isolation.windows_table import build_windows_table
+from silo.model.exit_codes import KILLED
 from silo.model.runtime import ExecStreams, LaunchPlan, ProcessTable
 
 log = logging.getLogger(__name__)
@@ -135,7 +136,7 @@ class Silos:
 
     def container_ended(self, container_id: str) -> None:
         for running in self._programs.pop(container_id, set()):
-            running.end(137)
+            running.end(KILLED)
 
 
 class WindowsExec:
@@ -156,7 +157,7 @@ class WindowsExec:
             self.end(await self._program.wait())
         except (SiloError, OSError) as error:
             log.info("exec %d in %s: %s", self.pid, self.live.id[:12], error)
-            self.end(137)
+            self.end(KILLED)
         finally:
             self._program.close()
 

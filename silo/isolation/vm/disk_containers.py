@@ -28,17 +28,18 @@ from silo.isolation.vm.disk_container import RECORD_NAME, DiskContainer, DiskRec
 from silo.isolation.vm.disk_exec import DiskExec
 from silo.isolation.vm.disk_files import DiskFiles
 from silo.isolation.vm.disk_network import Card
-from silo.isolation.vm.finding import log_of
+from silo.isolation.vm.finding import ask_each, log_of
 from silo.isolation.vm.pumps import Inlet
 from silo.isolation.vm.ranges import Ranges
 from silo.isolation.vm.shapes import host_limits, processors_of
-from silo.isolation.vm.watching import KILLED, load_exit
+from silo.isolation.vm.watching import load_exit
 from silo.isolation.vm.whole.boot import WholePlan
 from silo.isolation.vm.whole.command import WholeMachine
 from silo.isolation.vm.whole.guest import WholeGuest
 from silo.isolation.vm.whole.processes import list_processes
 from silo.model.clock import now
 from silo.model.container import Resources
+from silo.model.exit_codes import KILLED
 from silo.model.log import STDOUT
 from silo.model.mount import PlannedMount
 from silo.model.runtime import (
@@ -99,10 +100,13 @@ class DiskContainers:
     async def recover(self, ids: Sequence[str]) -> Mapping[str, RuntimeState]:
         """Those of them that boot a disk and were at least prepared."""
         states = {}
-        for container_id in ids:
+
+        async def ask(container_id: str) -> None:
             record = run_files.load(self._directory / container_id / RECORD_NAME, DiskRecord)
             if record is not None:
                 states[container_id] = await self._find_again(record)
+
+        await ask_each(ids, ask)
         return states
 
     async def _find_again(self, record: DiskRecord) -> RuntimeState:

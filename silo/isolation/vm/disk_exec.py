@@ -8,8 +8,9 @@ from collections.abc import Sequence
 
 from silo.errors import ProcessStartFailed, SiloError, Unsupported, exit_status
 from silo.isolation.vm.pumps import read_piece, write_all
-from silo.isolation.vm.whole.guest import KILLED, WholeGuest
+from silo.isolation.vm.whole.guest import WholeGuest
 from silo.isolation.vm.whole.guest_agent import INPUT_BYTES, Executed
+from silo.model.exit_codes import KILLED
 from silo.model.runtime import ExecStreams, ProcessPlan
 
 _CUT = "silo: the guest agent keeps 16 MiB of each output; the rest is lost\n"

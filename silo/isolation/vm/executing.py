@@ -13,9 +13,9 @@ from typing import Any
 from silo.errors import SiloError
 from silo.isolation.vm.programs import Guest, GuestProgram
 from silo.isolation.vm.pumps import copy_in, copy_out
+from silo.model.exit_codes import KILLED
 from silo.model.runtime import ExecStreams
 
-ENDED_WITH_CONTAINER = 137
 _LAST_OUTPUT_S = 5.0
 
 
@@ -89,7 +89,7 @@ class VmExec:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    def end(self, code: int = ENDED_WITH_CONTAINER) -> None:
+    def end(self, code: int = KILLED) -> None:
         if not self._ended.done():
             self._ended.set_result(code)
 

@@ -31,7 +31,7 @@ from silo.isolation.vm.command import Accelerator
 from silo.isolation.vm.container import Record, VmContainer
 from silo.isolation.vm.disk_containers import DiskContainers
 from silo.isolation.vm.executing import VmExec
-from silo.isolation.vm.finding import find_again, find_places, log_of
+from silo.isolation.vm.finding import ask_each, find_again, find_places, log_of
 from silo.isolation.vm.guest_spec import MAIN, folders_of, limits
 from silo.isolation.vm.image_files import ImageFiles
 from silo.isolation.vm.jail import QEMU
@@ -169,30 +169,36 @@ class VmRuntime:
         """`spared`: machines that are not this one's (make_disk_containers)."""
         states: dict[str, RuntimeState] = {}
         places = await asyncio.to_thread(find_places, self._directory)
-        for container_id in ids:
-            found = (
-                await find_again(places[container_id], container_id, self._ranges) if container_id in places else None
-            )
-            if found is None:
-                continue
-            container, states[container_id] = found
-            if container is None:
-                continue
-            self._containers[container_id] = container
-            exit = container.main.exit if container.main else None
-            self._watcher.watch(container)
-            if exit is not None:
-                # an end that happened meanwhile is told now, with its last output in the log
-                container.announced = False
-                await self._until_ended(container)
-                assert container.exit is not None
-                states[container_id] = RuntimeState(id=container_id, exit=container.exit)
+
+        async def ask(container_id: str) -> None:
+            state = await self._recover_one(container_id, places[container_id])
+            if state is not None:
+                states[container_id] = state
+
+        await ask_each((container_id for container_id in ids if container_id in places), ask)
         known = spared | {container.clone.name for container in self._containers.values()}
         await asyncio.to_thread(self._clones.clear_unknown, known)
         if not known:
             await asyncio.to_thread(self._scratches.clear, self._shelf.scratches())
         await self._pool.open()
         return states
+
+    async def _recover_one(self, container_id: str, place: Path) -> RuntimeState | None:
+        found = await find_again(place, container_id, self._ranges)
+        if found is None or found[0] is None:
+            return found[1] if found else None
+        container, state = found
+        assert container is not None
+        self._containers[container_id] = container
+        exit = container.main.exit if container.main else None
+        self._watcher.watch(container)
+        if exit is None:
+            return state
+        # an end that happened meanwhile is told now, with its last output in the log
+        container.announced = False
+        await self._until_ended(container)
+        assert container.exit is not None
+        return RuntimeState(id=container_id, exit=container.exit)
 
     async def _until_ended(self, container: VmContainer) -> None:
         while container.exit is None:

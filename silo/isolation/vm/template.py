@@ -18,6 +18,7 @@ from pathlib import Path
 
 from silo.errors import GuestError, HostError, ProcessStartFailed, SiloError, Unavailable
 from silo.isolation.vm.command import Machine, Role
+from silo.isolation.vm.guest import REBUILD, check_guest
 from silo.isolation.vm.machine import VirtualMachine, start_machine
 from silo.isolation.vm.memory import create_memory, seal_memory
 from silo.isolation.vm.qmp import EventListener, QmpClient
@@ -25,7 +26,7 @@ from silo.isolation.vm.qmp import EventListener, QmpClient
 Warm = Callable[[VirtualMachine], Awaitable[None]]
 """Waits until the guest is ready to be saved: its agent answers, what shall be warm has run once."""
 
-_REBUILD = "if it comes again, make the utility VM anew: silo base rm --force vm default; silo base build vm"
+_REBUILD = f"if it comes again: {REBUILD}"
 SAVE_LIMIT_S = 60.0
 LOAD_LIMIT_S = 20.0
 _LONGEST_PAUSE_S = 0.02
@@ -70,7 +71,8 @@ async def make_template(
 ) -> Template:
     """Boot `machine` in `directory`, let it get warm within `limit_s` seconds, save it. Nothing runs afterwards.
 
-    Raises GuestError with the console's last lines when the guest does not get ready, ProcessStartFailed, HostError, Unavailable.
+    Raises GuestError with the console's last lines when the guest does not get ready, ProcessStartFailed, HostError (also for a
+    damaged image), Unavailable.
     """
     async with contextlib.AsyncExitStack() as undo:
         memory = create_memory(machine.memory_bytes)
@@ -88,6 +90,7 @@ async def make_template(
                 entry_files=entry_files,
             )
         except HostError as error:
+            await asyncio.to_thread(check_guest, files)
             raise HostError(error.brief, details=error.details, hint=error.hint or _REBUILD) from error
         undo.push_async_callback(running.end)
         await running.monitor.execute("cont")
@@ -95,6 +98,7 @@ async def make_template(
             async with asyncio.timeout(limit_s):
                 await warm(running)
         except TimeoutError:
+            await asyncio.to_thread(check_guest, files)
             raise GuestError(
                 f"the virtual machine was not ready within {limit_s:.0f} s",
                 details=running.console.last_lines(),
@@ -104,6 +108,7 @@ async def make_template(
             # the program that was to be parked in it; nothing is wrong with the machine
             raise
         except SiloError as error:
+            await asyncio.to_thread(check_guest, files)
             details = running.console.last_lines() or error.details
             brief = f"the virtual machine did not get ready: {error.brief}"
             raise GuestError(brief, details=details, hint=_REBUILD) from error

@@ -18,6 +18,7 @@ from silo.isolation.vm.container import VmContainer
 from silo.isolation.vm.executing import VmExec
 from silo.isolation.vm.session import FOLDERS, IMAGE, ROOT, SCRATCH
 from silo.model.clock import now
+from silo.model.exit_codes import KILLED
 from silo.model.log import STDERR, STDOUT
 from silo.model.runtime import ExitRecord
 
@@ -26,7 +27,6 @@ log = logging.getLogger(__name__)
 _LAST_OUTPUT_S = 5.0
 _RECONNECT_LIMIT_S = 10.0
 _SYNC_LIMIT_S = 60.0
-KILLED = 137
 _PANIC = "Kernel panic"
 _CONSOLE_TAIL = 1500
 """Characters of the console that an error carries."""

@@ -10,6 +10,7 @@ Blocking functions, for threads.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import struct
@@ -78,6 +79,8 @@ def make_tap(netns: Path, interface: Interface) -> int:
     except (OSError, HostError) as error:
         for descriptor in taps:
             os.close(descriptor)
+        with contextlib.suppress(HostError):
+            remove_bridge(netns, interface.name)
         if isinstance(error, HostError):
             raise
         raise HostError("the virtual machine cannot be plugged into its network", details=str(error)) from error
@@ -112,7 +115,7 @@ def _connect(inside: rt.NetlinkSocket, interface: Interface, tap_name: str, brid
     inside.do(
         # the guest has the interface's own address from now on
         rt.change_link(
-            rt.mac(rt.IFLA_ADDRESS, _other_mac(interface.mac)),
+            rt.mac(rt.IFLA_ADDRESS, other_mac(interface.mac)),
             rt.number(rt.IFLA_MASTER, bridge),
             index=links[interface.name],
             about=f"hand over {interface.name}",
@@ -136,7 +139,7 @@ def _connect(inside: rt.NetlinkSocket, interface: Interface, tap_name: str, brid
     )
 
 
-def _other_mac(mac: str) -> str:
-    """Locally administered, and another one."""
+def other_mac(mac: str) -> str:
+    """Of an interface whose guest has its own: locally administered, and another one."""
     first, _, rest = mac.partition(":")
     return f"{(int(first, 16) ^ 0x40) | 0x02:02x}:{rest}"

@@ -42,9 +42,25 @@ def bad_initrd(image: Path) -> None:
     (image / "initrd.img").write_bytes(b"no initrd" * 1000)
 
 
-@pytest.mark.parametrize("spoil", [cut_root, empty_root, wrong_root, no_kernel, bad_kernel, bad_initrd])
+def other_kernel(image: Path) -> None:
+    size = (image / "vmlinuz").stat().st_size
+    (image / "vmlinuz").write_bytes(b"no kernel".ljust(size, b"\0"))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "name"),
+    [
+        (cut_root, "root.erofs"),
+        (empty_root, "root.erofs"),
+        (wrong_root, "root.erofs"),
+        (no_kernel, "vmlinuz"),
+        (bad_kernel, "vmlinuz"),
+        (other_kernel, "vmlinuz"),
+        (bad_initrd, "initrd.img"),
+    ],
+)
 async def test_a_damaged_image(
-    subject: LinuxSubject, spoiled_image: VmImage, places: Path, spoil: Callable[[Path], None]
+    subject: LinuxSubject, spoiled_image: VmImage, places: Path, spoil: Callable[[Path], None], name: str
 ) -> None:
     spoil(spoiled_image.directory)
     plan = subject.plan("say", "x")
@@ -54,7 +70,7 @@ async def test_a_damaged_image(
     assert time.monotonic() - began < 60
     error = raised.value
     words = f"{error.brief} {error.details} {error.hint}"
-    assert "silo base build" in words, words
+    assert "is damaged" in error.brief and error.details.startswith(name) and "silo base build" in error.hint, words
     assert not list((places / "run" / "vms").iterdir())
 
 

@@ -20,7 +20,7 @@ from silo.model.container import ContainerRecord
 from silo.model.image import Image, ImageConfig
 from silo.model.log import encode_record
 from silo.model.mount import PlannedMount
-from silo.model.network import NetworkConfig
+from silo.model.network import Endpoint, EndpointRequest, NetworkConfig
 from silo.model.platform import Isolation, PersonalityName, Platform
 from silo.model.runtime import (
     ContainerPlan,
@@ -73,6 +73,7 @@ class FakeRuntime:
         self.isolation = isolation
         self.keeps_files = isolation is Isolation.HYPERV
         self.network_updates: list[str] = []
+        self.fail_network_update: Exception | None = None
         self.files: list[tuple[str, ...]] = []
         self.listener: RuntimeListener
         self.running: dict[str, ContainerPlan] = {}
@@ -120,6 +121,8 @@ class FakeRuntime:
     async def save(self, container_id: str) -> None: ...
     async def update_network(self, container_id: str) -> None:
         self.network_updates.append(container_id)
+        if self.fail_network_update is not None:
+            raise self.fail_network_update
 
     def root_path(self, container_id: str) -> Path | None:
         return None
@@ -146,6 +149,7 @@ class FakeNetworks:
     def __init__(self) -> None:
         self.known = {"bridge": NetworkConfig(id="b" * 64, name="bridge")}
         self.released: list[str] = []
+        self.disconnected: list[tuple[str, str]] = []
 
     async def open(self) -> None: ...
     async def close(self) -> None: ...
@@ -155,8 +159,30 @@ class FakeNetworks:
                 return network
         raise NotFound(f"network {reference} not found")
 
-    async def connect(self, *args: Any, **kwargs: Any) -> tuple[()]:
-        return ()
+    async def connect(
+        self, container_id: str, sandbox: Sandbox, requests: Sequence[EndpointRequest], *, dns_names: Sequence[str]
+    ) -> tuple[Endpoint, ...]:
+        del container_id, sandbox, dns_names
+        return tuple(
+            Endpoint(
+                network_id=network.id,
+                network_name=network.name,
+                endpoint_id="e" * 64,
+                ipv4_address=f"10.9.{number}.2",
+                prefix_length=24,
+                gateway=f"10.9.{number}.1",
+                mac_address=f"02:42:0a:09:{number:02x}:02",
+                host_interface=f"veth{number}",
+                interface=f"eth{number}",
+            )
+            for request in requests
+            for number, network in enumerate(self.known.values())
+            if request.network in (network.id, network.name)
+        )
+
+    async def disconnect(self, container_id: str, network_id: str, *, sandbox: Sandbox | None = None) -> None:
+        del sandbox
+        self.disconnected.append((container_id, network_id))
 
     async def release(self, container_id: str) -> None:
         self.released.append(container_id)

@@ -13,7 +13,6 @@ from silo.engine.root_files import open_storage_files
 from silo.errors import AccessDenied, NotFound
 from silo.model.image import Image, ImageConfig
 from silo.model.mount import MountKind, MountRequest
-from silo.model.network import EndpointRequest, NetworkConfig
 from silo.model.platform import Isolation, Platform
 from silo.model.runtime import ScratchOwner
 from tests.unit.engine.fakes import Bench
@@ -94,26 +93,6 @@ def test_who_gives_the_scratch_to_its_owner(isolation: Isolation) -> None:
             assert bench.vm_runtime.plans[container].scratch_owner == owner and not bench.storage.owned
         else:
             assert bench.runtime.plans[container].scratch_owner is None and bench.storage.owned == [owner]
-
-    scenario(body)
-
-
-def test_a_runtime_hears_of_changes_to_a_running_containers_networks() -> None:
-    async def body(bench: Bench) -> None:
-        async def disconnect(*_args: Any, **_options: Any) -> None: ...
-
-        bench.networks.disconnect = disconnect  # type: ignore[attr-defined]
-        other = NetworkConfig(id="c" * 64, name="other")
-        bench.networks.known["other"] = other
-        container = await create(bench, isolation=Isolation.HYPERV)
-        await bench.engine.networks.connect("other", container, EndpointRequest(network="other"))
-        await bench.engine.networks.disconnect("other", container)
-        assert bench.vm_runtime.network_updates == []
-        await bench.engine.containers.start(container)
-        await bench.engine.networks.connect("other", container, EndpointRequest(network="other"))
-        assert bench.vm_runtime.network_updates == [container]
-        await bench.engine.networks.disconnect("other", container)
-        assert bench.vm_runtime.network_updates == [container] * 2
 
     scenario(body)
 

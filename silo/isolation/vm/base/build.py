@@ -7,13 +7,15 @@
         root.erofs                     the root, for virtio-pmem with DAX or virtio-blk (rootfs.py)
         manifest.json
 
-An image's key is the hash of its recipe (recipe.recipe_hash), so a finished one is reused. It appears by one rename: an
-interrupted build leaves nothing but downloaded packages. What the same name stood for before goes then. Packages have a cache of
-their own, because each builder removes from its cache what it no longer uses, and both may build at the same time.
+An image's key is the hash of its recipe (recipe.recipe_hash), so a finished one is reused, unless it is not what was built any
+more (damage.py). It appears by one rename: an interrupted build leaves nothing but downloaded packages. What the same name stood
+for before goes then. Packages have a cache of their own, because each builder removes from its cache what it no longer uses, and
+both may build at the same time.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import shutil
 import uuid
@@ -27,7 +29,8 @@ from silo.debian.results import building, only_builder, point_to, publish, remov
 from silo.errors import HostError, InvalidRequest
 from silo.isolation.vm.base import kernel, rootfs
 from silo.isolation.vm.base.cpio import write_cpio
-from silo.isolation.vm.base.images import INITRD, KERNEL, ROOT, VmBase, find_named, find_vm_base, link_of
+from silo.isolation.vm.base.damage import INITRD, KERNEL, MANIFEST, ROOT, describe_files
+from silo.isolation.vm.base.images import VmBase, find_damage_of, find_named, find_vm_base, link_of
 from silo.isolation.vm.base.initrd import INIT, initrd_entries
 from silo.isolation.vm.base.manifest import VmManifest
 from silo.isolation.vm.base.recipe import (
@@ -110,14 +113,15 @@ def _make(
     manifest = VmManifest(
         key, epoch_s, linux.release, tuple(packages), tuple(module.name for module in modules), digests, kernel_package
     )
-    for place in (root / rootfs.MANIFEST_FILE.lstrip("/"), work / "manifest.json"):
-        place.write_bytes(manifest.as_json())
+    (root / rootfs.MANIFEST_FILE.lstrip("/")).write_bytes(manifest.as_json())
     progress("packing", 0.9)
     with open(work / INITRD, "wb") as stream:
         busybox = (root / rootfs.BUSYBOX).read_bytes()
         write_cpio(stream, initrd_entries(init, busybox, modules), time_s=epoch_s)
     rootfs.pack(work / ROOT, root, epoch_s=epoch_s, uuid=str(uuid.UUID(key[:32])))
     shutil.rmtree(root)
+    complete = dataclasses.replace(manifest, files=describe_files(work))
+    (work / MANIFEST).write_bytes(complete.as_json())
 
 
 def build_vm_base(
@@ -132,8 +136,9 @@ def build_vm_base(
     """Build the image `name` below `data_root` with a kernel of Debian's, or return the one that is there.
 
     `extra_files` maps absolute paths in the root to files of the host (such as the agent). With `refresh` Debian is asked for
-    newer packages first; without, an image made by this same builder is returned without any network. Blocks for about half a
-    minute. Raises InvalidRequest, AccessDenied, ToolMissing, NoSpace, Unavailable (network), CommandFailed, HostError.
+    newer packages first; without, an image made by this same builder is returned without any network. One that is damaged is
+    made anew, and `progress` hears so. Blocks for about half a minute. Raises InvalidRequest, AccessDenied, ToolMissing, NoSpace,
+    Unavailable (network), CommandFailed, HostError.
     """
     check_places(extra_files)
     link = link_of(name)
@@ -144,7 +149,14 @@ def build_vm_base(
     init = INIT.read_bytes()
     images = data_root / "vm"
     with only_builder(images):
-        found = None if refresh else _find_current(data_root, digests, init, name=name, kernel_package=kernel_package)
+        damage = find_damage_of(data_root, name, digests=True)
+        if damage:
+            progress(f"the utility VM {name} is damaged and is built anew: {damage}", 0.0)
+        found = (
+            None
+            if refresh or damage
+            else _find_current(data_root, digests, init, name=name, kernel_package=kernel_package)
+        )
         if found is not None:
             return found
         progress("reading the package index", 0.0)
@@ -152,7 +164,7 @@ def build_vm_base(
         debian.update_index(apt)
         packages, image = _resolve(apt, kernel_package)
         key = recipe_hash(packages, digests, init=init, kernel=kernel_package)
-        found = find_vm_base(data_root, key)
+        found = find_vm_base(data_root, key, digests=True)
         if found is not None:
             point_to(images, key, link)
             remove_unnamed(images)

@@ -4,7 +4,7 @@
         vmlinuz
         initrd.img
         root.erofs
-        manifest.json
+        manifest.json                  what it was made from, and what its files are (damage.py)
     <data_root>/vm/current             symbolic link to the image named `default`
     <data_root>/vm/current-<name>      and to the others; several names may stand for one image
     <data_root>/vm/.building-*/        a build under way; swept by the next one
@@ -25,11 +25,11 @@ from pathlib import Path
 
 from silo.debian.results import building, find_current_key, only_builder, point_to, publish, remove_unnamed
 from silo.errors import HostError, InvalidRequest, NoSpace
+from silo.isolation.vm.base.damage import INITRD, KERNEL, MANIFEST, ROOT, describe_files, find_damage
 from silo.isolation.vm.base.manifest import VmManifest, parse_manifest
 from silo.isolation.vm.base.recipe import PMEM_ALIGNMENT
 from silo.model.vm_image import DEFAULT_VM_IMAGE, VM_NAME_PATTERN, VmImage
 
-KERNEL, INITRD, ROOT = "vmlinuz", "initrd.img", "root.erofs"
 _LINK = "current"
 _MAXIMUM_BOOT_BYTES = 1 << 30
 # The x86 boot protocol (Documentation/arch/x86/boot.rst): magic, and where the version's text lies less 0x200.
@@ -67,21 +67,51 @@ def link_of(name: str) -> str:
     return _LINK if name == DEFAULT_VM_IMAGE else f"{_LINK}-{name}"
 
 
-def find_vm_base(data_root: Path, key: str) -> VmBase | None:
-    """A finished image by its key, or None."""
+def find_vm_base(data_root: Path, key: str, *, digests: bool = False) -> VmBase | None:
+    """A finished image by its key, or None, also for a damaged one (with `digests`: that is told by them)."""
     directory = data_root / "vm" / key
+    manifest = _load_manifest(directory)
+    if manifest is None or find_damage(directory, digests=digests):
+        return None
+    return VmBase(key, directory, manifest, reused=True)
+
+
+def _load_manifest(directory: Path) -> VmManifest | None:
     try:
-        manifest = parse_manifest((directory / "manifest.json").read_bytes())
+        return parse_manifest((directory / MANIFEST).read_bytes())
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    found = VmBase(key, directory, manifest, reused=True)
-    return found if all(path.is_file() for path in (found.kernel, found.initrd, found.root)) else None
 
 
 def find_named(data_root: Path, name: str) -> VmBase | None:
-    """The image that a name stands for, whatever it was made from, or None. Raises InvalidRequest."""
+    """The image that a name stands for, whatever it was made from; None if there is none, or it is damaged.
+
+    Raises InvalidRequest.
+    """
     key = find_current_key(data_root / "vm", link_of(name))
     return find_vm_base(data_root, key) if key else None
+
+
+def find_damage_of(data_root: Path, name: str, *, digests: bool = False) -> str:
+    """What is wrong with the image that a name stands for; empty for nothing, also where there is none.
+
+    Raises InvalidRequest.
+    """
+    key = find_current_key(data_root / "vm", link_of(name))
+    directory = data_root / "vm" / (key or "none")
+    return find_damage(directory, digests=digests) if directory.is_dir() else ""
+
+
+def check_named(data_root: Path, name: str) -> None:
+    """Raises HostError for a damaged image, with what to do; InvalidRequest."""
+    damage = find_damage_of(data_root, name)
+    if not damage:
+        return
+    manifest = _load_manifest(data_root / "vm" / link_of(name))
+    words = "" if name == DEFAULT_VM_IMAGE else f" --name {name}"
+    own = manifest is not None and not manifest.packages
+    hint = f"silo base {'import vm DIRECTORY' if own else 'build vm'}{words}"
+    raise HostError(f"the utility VM {name} is damaged", details=damage, hint=hint)
 
 
 def find_all(data_root: Path) -> dict[str, VmBase]:
@@ -129,10 +159,10 @@ def import_vm_base(data_root: Path, directory: Path, *, name: str) -> VmBase:
             digest.update(content)
             newest_s = max(newest_s, changed_s)
         key = digest.hexdigest()
-        if find_vm_base(data_root, key) is None:
+        if find_vm_base(data_root, key, digests=True) is None:
             release = kernel_release((work / KERNEL).read_bytes())
-            manifest = VmManifest(key, int(newest_s), release, (), (), {})
-            (work / "manifest.json").write_bytes(manifest.as_json())
+            manifest = VmManifest(key, int(newest_s), release, (), (), {}, files=describe_files(work))
+            (work / MANIFEST).write_bytes(manifest.as_json())
             publish(work, images, key)
         point_to(images, key, link)
         remove_unnamed(images)

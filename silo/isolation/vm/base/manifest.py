@@ -5,10 +5,11 @@ from __future__ import annotations
 import datetime
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from silo.debian.packages import Package
+from silo.isolation.vm.base.damage import StoredFile, parse_files, write_files
 from silo.isolation.vm.base.recipe import BUILDER_VERSION, KERNEL_PACKAGE
 
 _TIME = "%Y-%m-%dT%H:%M:%SZ"
@@ -19,6 +20,7 @@ class VmManifest:
     """What an image consists of. `modules` are in loading order; `extra_files` maps paths in the root to SHA-256.
 
     `kernel_package` is what the builder was asked for. An image that a user brought has no packages, modules and extra files.
+    `files` are the image's own by name; the manifest in the root, which is one of them, has none.
     """
 
     key: str
@@ -28,6 +30,7 @@ class VmManifest:
     modules: tuple[str, ...]
     extra_files: Mapping[str, str]
     kernel_package: str = KERNEL_PACKAGE
+    files: Mapping[str, StoredFile] = field(default_factory=dict)
 
     def as_json(self) -> bytes:
         """The manifest as stored: stable bytes for equal contents."""
@@ -45,6 +48,8 @@ class VmManifest:
         }
         if self.kernel_package != KERNEL_PACKAGE:
             document["kernel_package"] = self.kernel_package
+        if self.files:
+            document["files"] = write_files(self.files)
         return (json.dumps(document, indent=1, ensure_ascii=True) + "\n").encode("ascii")
 
 
@@ -63,4 +68,5 @@ def parse_manifest(data: bytes) -> VmManifest:
         modules=tuple(str(name) for name in document["modules"]),
         extra_files={row["path"]: row["sha256"] for row in document["extra_files"]},
         kernel_package=str(document.get("kernel_package", KERNEL_PACKAGE)),
+        files=parse_files(document),
     )

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 
 from silo.debian.packages import Package
 
-BUILDER_VERSION = 1
+BUILDER_VERSION = 2
 """Raise it with every change of this package that changes the image."""
 
 KERNEL_PACKAGE = "linux-image-amd64"

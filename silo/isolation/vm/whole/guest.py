@@ -40,16 +40,16 @@ from silo.isolation.vm.whole.guest_files import GuestFiles
 from silo.isolation.vm.whole.launch import RunningQemu
 from silo.isolation.vm.whole.screen import SOCKET_NAME, Screen
 from silo.isolation.vm.whole.statistics import poll_memory, read_statistics
+from silo.model.exit_codes import KILLED
 from silo.model.runtime import Statistics
 
 _AGENT_ASKED_LIMIT_S = 3.0
-KILLED = 137
 Output = Callable[[bytes], None]
 
 
 @dataclass(frozen=True, slots=True)
 class WholeEnd:
-    """How a machine ended. `code` is 0 when the guest has shut itself down, asked or not, and 137 otherwise."""
+    """How a machine ended. `code` is 0 when the guest has shut itself down, asked or not, and KILLED otherwise."""
 
     code: int
     untrusted_reason: str

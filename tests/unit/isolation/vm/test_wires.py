@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import pytest
 
-from silo.isolation.vm.wires import Interface, _other_mac
+from silo.isolation.vm.wires import Interface, other_mac
 
 
 @pytest.mark.parametrize("mac", ["02:42:ac:11:00:02", "00:16:3e:00:00:01", "42:42:ac:11:00:02"])
 def test_the_interface_gets_another_address(mac: str) -> None:
-    other = _other_mac(mac)
+    other = other_mac(mac)
     first = int(other[:2], 16)
     assert other != mac and other[2:] == mac[2:]
     assert first & 0x02 and not first & 0x01, "locally administered, of one station"

@@ -58,7 +58,7 @@ def test_it_becomes_the_program(entry: Path) -> None:
     [
         ("none", "/bin", 2),
         ("/etc/passwd", "/bin", 13),
-        ("hosts", "/none:/etc:/bin", 13),
+        ("group", "/none:/etc:/bin", 13),
         ("/etc", "", 13),
         ("", "/bin", 2),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ import pytest
 from silo.debian.packages import Package
 from silo.errors import InvalidRequest, NoSpace, ToolMissing
 from silo.isolation.vm.base import build, recipe, rootfs
+from silo.isolation.vm.base.damage import StoredFile
 from silo.isolation.vm.base.initrd import APPLETS, INIT, initrd_entries
 from silo.isolation.vm.base.kernel import Module
 from silo.isolation.vm.base.manifest import VmManifest, parse_manifest
@@ -48,6 +50,9 @@ def test_manifest_survives_storing() -> None:
     other = VmManifest("k", 1, "6.12.1-rt-amd64", (CRUN,), (), AGENT, "linux-image-rt-amd64")
     assert parse_manifest(other.as_json()).kernel_package == "linux-image-rt-amd64"
     assert again.kernel_package == recipe.KERNEL_PACKAGE and b"kernel_package" not in stored
+    files = {"vmlinuz": StoredFile(7, "ab" * 32), "initrd.img": StoredFile(9, "cd" * 32)}
+    assert parse_manifest(dataclasses.replace(other, files=files).as_json()).files == files
+    assert not again.files and b'files": [{"name' not in stored
     with pytest.raises(ValueError, match="Expecting"):
         parse_manifest(b"")
 

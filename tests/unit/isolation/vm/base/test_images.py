@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import os
+import shutil
 import struct
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from silo.errors import InvalidRequest
-from silo.isolation.vm.base import images
+from silo.errors import HostError, InvalidRequest, Unavailable
+from silo.isolation.vm.base import build, images
 from silo.isolation.vm.base.build import build_vm_base
-from silo.isolation.vm.base.images import find_all, find_named, import_vm_base, kernel_release, remove_named
+from silo.isolation.vm.base.damage import find_damage
+from silo.isolation.vm.base.images import (
+    VmBase,
+    check_named,
+    find_all,
+    find_named,
+    import_vm_base,
+    kernel_release,
+    remove_named,
+)
+from silo.wiring import UtilityVm
 
 MIB = 1 << 20
 
@@ -91,3 +103,92 @@ def test_a_kernel_is_a_package_of_debians(tmp_path: Path) -> None:
 def test_what_kernels_say_of_themselves() -> None:
     assert kernel_release(bz_image(b"6.12.1-amd64 (x)")) == "6.12.1-amd64"
     assert kernel_release(bz_image(b"")) == "unknown" and kernel_release(b"\x7fELF rest") == "unknown"
+
+
+def cut(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def alter(path: Path) -> None:
+    size = path.stat().st_size
+    path.write_bytes(b"other".ljust(size, b"\1"))
+
+
+FILES = ["vmlinuz", "initrd.img", "root.erofs"]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_of_another_size_is_noticed_whenever_the_image_is_looked_for(tmp_path: Path, name: str) -> None:
+    made = import_vm_base(tmp_path, bring(tmp_path / "mine"), name="mine")
+    check_named(tmp_path, "mine")
+    size = (made.directory / name).stat().st_size
+    cut(made.directory / name)
+    assert find_named(tmp_path, "mine") is None and not find_all(tmp_path)
+    with pytest.raises(HostError, match="the utility VM mine is damaged") as caught:
+        check_named(tmp_path, "mine")
+    assert caught.value.details == f"{name} has {size // 2} bytes instead of {size}"
+    assert caught.value.hint == "silo base import vm DIRECTORY --name mine"
+    with pytest.raises(HostError, match="is damaged"):
+        UtilityVm(tmp_path, {}).find("mine")
+    (made.directory / name).unlink()
+    with pytest.raises(HostError) as caught:
+        check_named(tmp_path, "mine")
+    assert caught.value.details == f"{name} is not there"
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_an_altered_file_is_noticed_by_its_digest(tmp_path: Path, name: str) -> None:
+    made = import_vm_base(tmp_path, bring(tmp_path / "mine"), name="mine")
+    alter(made.directory / name)
+    check_named(tmp_path, "mine")
+    assert find_damage(made.directory, digests=True) == f"{name} is not what was built: its SHA-256 is another one"
+
+
+def test_what_is_no_manifest_is_damage_and_what_is_not_there_is_not(tmp_path: Path) -> None:
+    made = import_vm_base(tmp_path, bring(tmp_path / "mine"), name="default")
+    (made.directory / "manifest.json").write_bytes(b"[1]")
+    with pytest.raises(HostError) as caught:
+        check_named(tmp_path, "default")
+    assert (caught.value.details, caught.value.hint) == ("manifest.json is no manifest", "silo base build vm")
+    (made.directory / "manifest.json").unlink()
+    with pytest.raises(HostError) as caught:
+        check_named(tmp_path, "default")
+    assert caught.value.details == "manifest.json cannot be read: No such file or directory"
+    shutil.rmtree(made.directory)
+    check_named(tmp_path, "default")
+    check_named(tmp_path, "other")
+
+
+@pytest.mark.parametrize("spoil", [cut, alter])
+def test_a_damaged_image_is_imported_again(tmp_path: Path, spoil: Callable[[Path], None]) -> None:
+    source = bring(tmp_path / "mine")
+    made = import_vm_base(tmp_path, source, name="mine")
+    spoil(made.initrd)
+    assert import_vm_base(tmp_path, source, name="mine") == made
+    assert made.initrd.read_bytes() == b"initrd" and not find_damage(made.directory, digests=True)
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("spoil", [cut, alter])
+def test_a_build_finds_a_damaged_image_and_says_so_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, spoil: Callable[[Path], None]
+) -> None:
+    monkeypatch.setattr(build, "check_host", lambda *_, **__: None)
+    made = import_vm_base(tmp_path, bring(tmp_path / "mine"), name="default")
+    monkeypatch.setattr(build, "recipe_hash", lambda *_, **__: made.key)
+    said: list[str] = []
+
+    def built() -> VmBase:
+        return build_vm_base(tmp_path, extra_files={}, progress=lambda step, _: said.append(step))
+
+    def no_network(_: Path) -> None:
+        raise Unavailable("there is no network")
+
+    monkeypatch.setattr(build.debian, "open_apt", no_network)
+    assert built() == made and not said
+    spoil(made.directory / name)
+    with pytest.raises(Unavailable):
+        built()
+    told, *others = said
+    assert told.startswith(f"the utility VM default is damaged and is built anew: {name} ")
+    assert others == ["reading the package index"]
