@@ -34,6 +34,7 @@ from silo.isolation.launcher_messages import (
 from silo.isolation.vm.agent import AgentClient
 from silo.isolation.vm.agent_streams import GuestReader, GuestWriter
 from silo.isolation.vm.answers import Exit, Greeting, Nothing, Owned, PathStatus, Processes, Relayed, Started, TaskState
+from silo.model.exit_codes import KILLED
 from silo.model.runtime import LaunchPlan, ScratchOwner, Statistics
 
 _START_TIMEOUT_S = 60.0
@@ -91,7 +92,7 @@ class Guest:
         for name, program in self._programs.items():
             state = known.get(name)
             if state is None:
-                program.end(Exit(code=137))
+                program.end(Exit(code=KILLED))
             elif state.exit is not None:
                 program.end(state.exit)
 
