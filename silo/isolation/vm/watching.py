@@ -47,6 +47,9 @@ class Watcher:
         ]
         container.clone.session.on_lost = lambda reason: self._lost(container, reason)
         self._spawn(container, self._await_end(container, pumps))
+        if not container.clone.session.client.is_connected:
+            # it went while nobody listened
+            self._lost(container, None)
 
     def _spawn(self, container: VmContainer, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work, name=f"vm-{container.id[:12]}")
