@@ -1,9 +1,10 @@
-"""Fetch the docker client that the tests drive, for a machine that has none or an old one: `docker_client.py DIRECTORY`.
+"""Fetch the clients that the tests drive, for a machine that has none or old ones: `docker_client.py DIRECTORY`.
 
-Debian 12 and Ubuntu 24.04 have releases of the client that lack options which the tests use, so it comes from the release
-of Debian that the base image is made of, taken out of its package: no Docker engine is installed or started.
+Debian 12 and Ubuntu 24.04 have a `docker` that lacks options which the tests use and no compose of today, so they come from the
+release of Debian that the base image is made of, taken out of their packages: no Docker engine is installed or started.
+Prints the paths of the two, a line each.
 
-    <directory>/usr/bin/docker
+    <directory>/usr/…               what the packages hold
     <directory>/apt/                private state of apt
 """
 
@@ -13,29 +14,56 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-OLDEST_MAJOR = 26
-PACKAGE = "docker-cli"
+PLUGINS = "usr/libexec/docker/cli-plugins"
 
 
-def find_docker(directory: Path) -> Path | None:
-    """A client that is new enough: the machine's own, or the one fetched before."""
-    for candidate in (shutil.which("docker"), str(directory / "usr/bin/docker")):
+@dataclass(frozen=True)
+class Client:
+    """`places`: where its package has it; `version` is what it is asked with."""
+
+    program: str
+    package: str
+    oldest_major: int
+    places: tuple[str, ...]
+    version: tuple[str, ...]
+
+
+DOCKER = Client("docker", "docker-cli", 26, ("usr/bin/docker",), ("--version",))
+COMPOSE = Client(
+    "docker-compose", "docker-compose", 2, (f"{PLUGINS}/docker-compose", "usr/bin/docker-compose"), ("version",)
+)
+
+
+def find_client(client: Client, directory: Path) -> Path | None:
+    """One that is new enough: the machine's own, or the one fetched before."""
+    own = [Path("/", place) for place in client.places]
+    fetched = [directory / place for place in client.places]
+    for candidate in (shutil.which(client.program), *own, *fetched):
         if candidate and Path(candidate).exists():
-            said = subprocess.run([candidate, "--version"], capture_output=True, text=True).stdout
-            version = re.search(r"version (\d+)\.", said)
-            if version and int(version[1]) >= OLDEST_MAJOR:
+            said = subprocess.run([candidate, *client.version], capture_output=True, text=True).stdout
+            version = re.search(r"version v?(\d+)\.", said)
+            if version and int(version[1]) >= client.oldest_major:
                 return Path(candidate)
     return None
 
 
-def ensure_docker(directory: Path) -> Path:
-    """The path of a client. Ends the program with a reason when none can be fetched."""
-    found = find_docker(directory)
-    if found is not None:
-        return found
+def ensure_clients(directory: Path, clients: tuple[Client, ...] = (DOCKER, COMPOSE)) -> list[Path]:
+    """Their paths. Ends the program with a reason when one cannot be fetched."""
+    missing = [client for client in clients if find_client(client, directory) is None]
+    if missing:
+        fetch(directory, [client.package for client in missing])
+    found = []
+    for client in clients:
+        path = find_client(client, directory)
+        found.append(path or sys.exit(f"the package {client.package} has no {client.program} that runs here"))
+    return found
+
+
+def fetch(directory: Path, packages: list[str]) -> None:
     sys.path.insert(0, str(ROOT))
     from silo.debian.packages import open_apt, update_index
     from silo.errors import SiloError
@@ -44,15 +72,15 @@ def ensure_docker(directory: Path) -> Path:
     try:
         apt = open_apt(directory / "apt")
         update_index(apt)
-        run(["apt-get", "download", "-qq", PACKAGE], env=apt.environment, cwd=apt.debs, timeout_s=300)
-        for deb in apt.debs.glob(f"{PACKAGE}_*.deb"):
-            run(["dpkg-deb", "--extract", deb, directory])
-            deb.unlink()
+        for package in packages:
+            run(["apt-get", "download", "-qq", package], env=apt.environment, cwd=apt.debs, timeout_s=300)
+            for deb in apt.debs.glob(f"{package}_*.deb"):
+                run(["dpkg-deb", "--extract", deb, directory])
+                deb.unlink()
     except SiloError as error:
-        sys.exit(f"the docker client cannot be fetched: {error}")
-    found = find_docker(directory)
-    return found or sys.exit(f"the package {PACKAGE} has no docker client that runs here")
+        sys.exit(f"{' and '.join(packages)} cannot be fetched: {error}")
 
 
 if __name__ == "__main__":
-    print(ensure_docker(Path(sys.argv[1])))
+    for path in ensure_clients(Path(sys.argv[1])):
+        print(path)

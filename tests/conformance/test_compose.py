@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -45,10 +46,12 @@ Compose = Callable[..., str]
 
 def find_compose() -> str:
     """As a program or as the plugin, which is one, too."""
-    found = shutil.which("docker-compose") or next(
-        (f"{place}/docker-compose" for place in PLUGINS if Path(place, "docker-compose").exists()), ""
+    found = (
+        os.environ.get("SILO_COMPOSE")
+        or shutil.which("docker-compose")
+        or next((f"{place}/docker-compose" for place in PLUGINS if Path(place, "docker-compose").exists()), "")
     )
-    require("docker compose", bool(found), f"no docker-compose in PATH or {', '.join(PLUGINS)}")
+    require("docker compose", bool(found), f"no SILO_COMPOSE, no docker-compose in PATH or {', '.join(PLUGINS)}")
     return found
 
 
