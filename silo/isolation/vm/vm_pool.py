@@ -19,8 +19,9 @@ import msgspec
 from silo.errors import SiloError
 from silo.isolation import run_files
 from silo.isolation.seccomp import SeccompSource
-from silo.isolation.vm.ahead import begin_ahead
+from silo.isolation.vm.ahead import PARKED_NAME, begin_ahead
 from silo.isolation.vm.clones import Clone, Clones
+from silo.isolation.vm.guest_spec import MAIN
 from silo.isolation.vm.image_files import ImageFile, ImageFiles
 from silo.isolation.vm.session import root_mounts
 from silo.isolation.vm.shapes import Shape, host_limits
@@ -174,6 +175,7 @@ class VmPool:
             await rehearse_requests(session)
             if recipe.personality is PersonalityName.WINDOWS:
                 await exercise_windows(session)
+                await session.guest.configure(MAIN, PARKED_NAME)
             return
         await session.mount(root_mounts(mapped=image.mapped, volatile=False))
         await rehearse_linux(session, self._seccomp, entry=bool(recipe.begun))
