@@ -10,6 +10,7 @@ from pathlib import Path
 from bench import start, vm
 from bench.measure import as_json, figures_table, table
 from bench.plot import draw
+from bench.start import Outcome
 
 BENCHES = ("start", "vm")
 QUICK_ROUNDS = 3
@@ -35,7 +36,7 @@ def main() -> int:
             print(vm.profile(rounds))
             return 0
         parts = tuple(filter(None, options.only.split(",")))
-        outcome = vm.main(rounds, quick=options.quick, only=parts)
+        outcome = vm.main(rounds, quick=options.quick, only=parts, after=_show)
     else:
         outcome = start.main(rounds)
     print(table(outcome.results, outcome.ratios))
@@ -50,6 +51,14 @@ def main() -> int:
     options.plot.write_text(draw(outcome.results))
     print(f"plot: {options.plot}")
     return 0
+
+
+def _show(part: str, outcome: Outcome) -> None:
+    print(
+        f"{part}\n{table(outcome.results, outcome.ratios)}\n{figures_table(outcome.figures)}",
+        file=sys.stderr,
+        flush=True,
+    )
 
 
 if __name__ == "__main__":

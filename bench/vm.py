@@ -11,6 +11,7 @@ import os
 import shutil
 import tempfile
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack, ExitStack, nullcontext
 from dataclasses import dataclass, replace
@@ -140,7 +141,10 @@ class VmBench:
     ) -> PhasedSubject:
         def act() -> dict[str, float]:
             with cold_boots() if cold else nullcontext():
-                return level.run(level.run_once(workload))
+                phases = level.run(level.run_once(workload))
+            # its loop stands still while others are measured: no machine may be half made then
+            level.run(level.settle())
+            return phases
 
         return PhasedSubject(name, act, lambda: self._rest(level), limits_ms, every)
 
@@ -158,8 +162,8 @@ class VmBench:
 
         async def answer() -> dict[str, float]:
             runtime, plan = level.runtime, level.plan(self.work.echo)
-            recipe = runtime._recipe(plan)
-            shape = await runtime._shape_of(recipe)
+            recipe = runtime._chooser.recipe(plan)
+            shape = await runtime._chooser.shape_of(recipe, begun=False)
             image = await runtime._images.ensure(recipe.layers, map_it=True)
             scratch = plan.directory / "scratch.img"
             began = time.perf_counter()
@@ -289,15 +293,30 @@ class VmBench:
         )
 
 
-def main(rounds: int, *, quick: bool = False, only: Sequence[str] = ()) -> Outcome:
-    """Needs root, QEMU, bubblewrap, the utility VM and the Windows base in SILO_CACHE_ROOT (bench/run sees to that)."""
+def main(
+    rounds: int,
+    *,
+    quick: bool = False,
+    only: Sequence[str] = (),
+    after: Callable[[str, Outcome], None] = lambda *_: None,
+) -> Outcome:
+    """Needs root, QEMU, bubblewrap, the utility VM and the Windows base in SILO_CACHE_ROOT (bench/run sees to that).
+
+    `after` gets the name of each part that is done and all that has been measured so far.
+    """
     if unknown := set(only) - set(PARTS):
         raise SystemExit(f"no parts: {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
     with ExitStack() as stack:
         bench = VmBench(stack, quick=quick)
         for name in only or PARTS:
             part: Callable[[int], None] = getattr(bench, name)
-            part(rounds)
+            try:
+                part(rounds)
+            except Exception as error:
+                # what the other parts measure, in half an hour, is not lost
+                traceback.print_exc()
+                bench.outcome.remarks.append(f"{name} could not be measured: {error}")
+            after(name, bench.outcome)
         remarks = bench.outcome.remarks
         remarks.append(f"accelerator: {bench.clones.accelerator}")
         remarks.append(

@@ -213,11 +213,15 @@ class Level:
 
     async def rest(self) -> None:
         """Until the pool is full and its making has calmed down."""
+        await self.settle()
+        await asyncio.sleep(REST_S)
+
+    async def settle(self) -> None:
+        """Until the pool is full."""
         pool = self.runtime._pool
         async with asyncio.timeout(PATIENCE_S):
             while self._pool and (pool._missing() is not None or (pool._filling and not pool._filling.done())):
                 await asyncio.sleep(0.05)
-        await asyncio.sleep(REST_S)
 
     def pooled_pids(self) -> list[int]:
         return [clone.vm.pid for _, clone in self.runtime._pool._ready]
