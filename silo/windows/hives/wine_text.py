@@ -37,6 +37,7 @@ from silo.windows.hives.tree import FLAG_LINK, MAXIMUM_DEPTH, Key, Layering, Val
 _SIGNATURE = "WINE REGISTRY Version 2"
 _BASE_KEY = ";; All keys relative to "
 _ARCHITECTURE = "#arch="
+_ARCHITECTURES = ("win32", "win64")
 _FILETIME_OF_UNIX_EPOCH = 116444736000000000
 _TICKS_PER_S = 10_000_000
 _HEX_COLUMNS = 76
@@ -124,7 +125,7 @@ class _Reader:
                 if line.startswith(_BASE_KEY):
                     base_key = _unescape(line[len(_BASE_KEY) :])
                 elif line.startswith(_ARCHITECTURE):
-                    architecture = line[len(_ARCHITECTURE) :]
+                    architecture = self._architecture(line)
             elif line.startswith(('"', "@")):
                 value = self._value(line)
                 node.values[fold(value.name)] = value
@@ -133,6 +134,12 @@ class _Reader:
             elif line and not line.startswith(";"):
                 raise self._damaged("neither a key nor a value")
         return WineRegistry(root=root.freeze(), base_key=base_key, architecture=architecture)
+
+    def _architecture(self, line: str) -> str:
+        found = line[len(_ARCHITECTURE) :].strip()
+        if found not in _ARCHITECTURES:
+            raise self._damaged(f"the architecture {found!r} is none of {', '.join(_ARCHITECTURES)}")
+        return found
 
     def _whole_lines(self) -> Iterator[str]:
         """Lines after the first; bytes go on behind a backslash at the end."""
@@ -233,7 +240,7 @@ def _unescaped(match: re.Match[str]) -> str:
 
 def write_wine_text(registry: WineRegistry) -> bytes:
     """The file. Raises InvalidRequest for a tree with layer semantics."""
-    base_key = registry.base_key.replace("\\", "\\\\")
+    base_key = "\\\\".join(_escape(part, _IN_PATHS) for part in registry.base_key.split("\\"))
     parts = [f"{_SIGNATURE}\n{_BASE_KEY}{base_key}\n"]
     if registry.architecture:
         parts.append(f"\n{_ARCHITECTURE}{registry.architecture}\n")

@@ -17,8 +17,8 @@ from silo.windows.hives.tree import MAXIMUM_DEPTH, Hive, Key, Layering, Value, V
 
 # O:BAG:SYD:P(A;CI;KA;;;BA)(A;CI;KA;;;SY)(A;CI;KR;;;BU): administrators and the system may do all, users read.
 DEFAULT_SECURITY = bytes.fromhex(
-    "01000490 5c000000 6c000000 00000000 14000000"
-    "02004800 03000000"
+    "01000490 60000000 70000000 00000000 14000000"
+    "02004c00 03000000"
     "00021800 3f000f00 0102000000000005 20000000 20020000"
     "00021400 3f000f00 0101000000000005 12000000"
     "00021800 19000200 0102000000000005 20000000 21020000"
@@ -241,7 +241,8 @@ class _Writer:
         if len(data) <= layout.SEGMENT_BYTES or not self._big_data:
             return self._cells.add(data)
         starts = range(0, len(data), layout.SEGMENT_BYTES)
-        segments = [self._cells.add(data[start : start + layout.SEGMENT_BYTES]) for start in starts]
+        # libhivex never reads the last four bytes of a segment's cell, which a full one has to spare
+        segments = [self._cells.add(data[start : start + layout.SEGMENT_BYTES] + bytes(4)) for start in starts]
         entries = self._cells.add(struct.pack(f"<{len(segments)}I", *segments))
         return self._cells.add(layout.BIG_DATA.pack(layout.BIG_DATA_SIGNATURE, len(segments), entries))
 
