@@ -30,6 +30,7 @@ import msgspec
 from silo.errors import InvalidRequest
 from silo.windows.hives import format as layout
 from silo.windows.hives.damage import DamagedRegistry
+from silo.windows.hives.hex_lines import broken_hex
 from silo.windows.hives.names import fold, fold_lower, sort_key, units
 from silo.windows.hives.reading import HiveLimits
 from silo.windows.hives.tree import FLAG_LINK, MAXIMUM_DEPTH, Key, Layering, Value, ValueType
@@ -40,7 +41,6 @@ _ARCHITECTURE = "#arch="
 _ARCHITECTURES = ("win32", "win64")
 _FILETIME_OF_UNIX_EPOCH = 116444736000000000
 _TICKS_PER_S = 10_000_000
-_HEX_COLUMNS = 76
 
 _HEADING = re.compile(r"\[([^\]\\]*(?:\\.[^\]\\]*)*)\](?: *(\d{1,10}))?")
 _VALUE = re.compile(r'(?:@|"([^"\\]*(?:\\.[^"\\]*)*)")=')
@@ -287,21 +287,7 @@ def _value_line(value: Value) -> str:
         kind = "" if value.type == ValueType.SZ else f"str({value.type:x}):"
         return f'{name}{kind}"{_escape(data[:-2].decode("utf-16-le", "surrogatepass"), _IN_STRINGS)}"'
     kind = "hex:" if value.type == ValueType.BINARY else f"hex({value.type:x}):"
-    return _broken(name + kind, data)
-
-
-def _broken(line: str, data: bytes) -> str:
-    """Bytes in hexadecimal, broken where Wine does: behind the comma that fills the columns, if more follow."""
-    octets = data.hex(",").split(",") if data else []
-    lines = []
-    at, columns = 0, len(line)
-    while at < len(octets):
-        # every byte takes three columns
-        fitting = max((_HEX_COLUMNS - columns) // 3 + 1, 1)
-        lines.append(line + ",".join(octets[at : at + fitting]))
-        at += fitting
-        line, columns = "  ", 2
-    return ",\\\n".join(lines) if lines else line
+    return broken_hex(name + kind, data)
 
 
 def _escape(text: str, special: re.Pattern[str]) -> str:
