@@ -43,17 +43,19 @@ def docker(session: Docker) -> Iterator[Docker]:
 
 def waiting(docker: Docker, *options: str, words: tuple[str, ...] = ("true",)) -> int:
     """The pid of the one machine that waits for a container with these options."""
+    taken = {docker.inspect(name)["State"]["Pid"] for name in docker("ps", "-q").split()}
     docker("run", "--rm", *options, "busybox", *words)
-    until(lambda: len(machines(docker)) == 1 and stands_still(docker), lambda: str(machines(docker)), 60)
-    (pid,) = machines(docker)
+    ready = lambda: set(machines(docker)) - taken  # noqa: E731
+    until(lambda: len(ready()) == 1 and stands_still(ready()), lambda: f"{machines(docker)} beside {taken}", 60)
+    (pid,) = ready()
     return pid
 
 
-def stands_still(docker: Docker) -> bool:
+def stands_still(pids: set[int]) -> bool:
     """One that waits uses no processor."""
-    used = [processor_ticks(pid) for pid in machines(docker)]
+    used = [processor_ticks(pid) for pid in pids]
     time.sleep(0.3)
-    return used == [processor_ticks(pid) for pid in machines(docker)]
+    return used == [processor_ticks(pid) for pid in pids]
 
 
 def processor_ticks(pid: int) -> int:
