@@ -1,17 +1,14 @@
 """Build the entry from its C source, as a static program without a C library.
 
-    <target_dir>/<digest>/entry      digest: of source and compiler arguments
-
-The same source and the same compiler give the same bytes.
+<target_dir>/<digest>/entry      digest: of source and compiler arguments
 """
 
 from __future__ import annotations
 
 import hashlib
-import tempfile
 from pathlib import Path
 
-from silo.errors import ToolMissing
+from silo.host.compiling import FREESTANDING, compile_once
 from silo.host.run import run
 
 SOURCE = Path(__file__).parent / "entry.c"
@@ -19,24 +16,15 @@ COMPILER = "gcc"
 PACKAGE = "gcc"
 
 _FLAGS = (
-    "-std=c17",
-    "-Os",
-    "-Wall",
-    "-Wextra",
-    "-Werror",
-    "-ffreestanding",
-    "-fno-ident",
-    "-fno-asynchronous-unwind-tables",
+    *FREESTANDING,
     "-fno-stack-protector",
     # a loop that copies must not become a call of memcpy, which is not there
     "-fno-tree-loop-distribute-patterns",
-    "-fno-pie",
-    "-no-pie",
     # the stack need not be aligned as vector instructions want it
     "-mgeneral-regs-only",
-    "-nostdlib",
+    "-fno-pie",
+    "-no-pie",
     "-static",
-    "-s",
     "-Wl,--build-id=none",
     "-Wl,-z,noexecstack",
     "-Wl,-e,start",
@@ -49,15 +37,10 @@ def source_digest() -> str:
 
 def build_entry(target_dir: Path) -> Path:
     """Make `entry` below `target_dir`, or find the one made before. Raises ToolMissing (gcc), CommandFailed."""
-    finished = target_dir / source_digest() / "entry"
-    if finished.exists():
-        return finished
-    finished.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=finished.parent, prefix=".building-") as work:
-        output = Path(work) / "entry"
-        try:
-            run((COMPILER, *_FLAGS, "-o", output, SOURCE), cwd=Path(work), env={"TMPDIR": work})
-        except ToolMissing as error:
-            raise ToolMissing(error.tool, PACKAGE) from error
-        output.replace(finished)
-    return finished
+
+    def compile_in(work: Path) -> Path:
+        output = work / "entry"
+        run((COMPILER, *_FLAGS, "-o", output, SOURCE), cwd=work, env={"TMPDIR": str(work)})
+        return output
+
+    return compile_once(target_dir / source_digest() / "entry", PACKAGE, compile_in)

@@ -9,10 +9,9 @@ Wine's ntdll. The same sources and the same compiler give the same bytes: no tim
 from __future__ import annotations
 
 import hashlib
-import tempfile
 from pathlib import Path
 
-from silo.errors import ToolMissing
+from silo.host.compiling import FREESTANDING, compile_once
 from silo.host.run import run
 
 SOURCES = Path(__file__).parent
@@ -20,21 +19,7 @@ COMPILER = "x86_64-w64-mingw32-gcc"
 IMPORT_TOOL = "x86_64-w64-mingw32-dlltool"
 PACKAGE = "gcc-mingw-w64-x86-64-win32"
 
-_FLAGS = (
-    "-std=c17",
-    "-Os",
-    "-Wall",
-    "-Wextra",
-    "-Werror",
-    "-ffreestanding",
-    "-fno-ident",
-    "-fno-asynchronous-unwind-tables",
-    "-nostdlib",
-    "-s",
-    "-Wl,--no-insert-timestamp",
-    "-Wl,-e,start",
-    "-Wl,--subsystem,console",
-)
+_FLAGS = (*FREESTANDING, "-Wl,--no-insert-timestamp", "-Wl,-e,start", "-Wl,--subsystem,console")
 
 
 def source_files() -> tuple[Path, ...]:
@@ -61,20 +46,15 @@ def build_launcher(target_dir: Path) -> Path:
 
     Blocks for about a second. Raises ToolMissing (mingw-w64), CommandFailed.
     """
-    finished = target_dir / source_digest() / "launcher.exe"
-    if finished.exists():
-        return finished
-    finished.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=finished.parent, prefix=".building-") as work:
-        library, output = Path(work) / "libntdll-more.a", Path(work) / "launcher.exe"
-        try:
-            # It writes temporary files to where it runs (the sources may be read-only), and leaves some in TMPDIR.
-            run((IMPORT_TOOL, "-d", SOURCES / "ntdll.def", "-l", library), cwd=Path(work), env={"TMPDIR": work})
-            run(compiler_arguments(library, output), cwd=SOURCES)
-        except ToolMissing as error:
-            raise ToolMissing(error.tool, PACKAGE) from error
-        output.replace(finished)
-    return finished
+
+    def compile_in(work: Path) -> Path:
+        library, output = work / "libntdll-more.a", work / "launcher.exe"
+        # It writes temporary files to where it runs (the sources may be read-only), and leaves some in TMPDIR.
+        run((IMPORT_TOOL, "-d", SOURCES / "ntdll.def", "-l", library), cwd=work, env={"TMPDIR": str(work)})
+        run(compiler_arguments(library, output), cwd=SOURCES)
+        return output
+
+    return compile_once(target_dir / source_digest() / "launcher.exe", PACKAGE, compile_in)
 
 
 def launcher_files(target_dir: Path) -> dict[str, Path]:

@@ -6,10 +6,9 @@
 from __future__ import annotations
 
 import hashlib
-import tempfile
 from pathlib import Path
 
-from silo.errors import ToolMissing
+from silo.host.compiling import compile_once
 from silo.host.run import run
 from silo.windows.base.environment import DRIVE_C
 
@@ -22,19 +21,16 @@ _PROGRAMS = {"setx": "windows/system32/setx.exe"}
 
 def build_programs(target_dir: Path) -> dict[str, Path]:
     """Absolute path in the image → compiled file. Raises ToolMissing (mingw-w64), CommandFailed."""
-    files = {}
-    for name, place in _PROGRAMS.items():
-        source = SOURCES / f"{name}.c"
-        digest = hashlib.sha256(" ".join(_FLAGS).encode() + source.read_bytes()).hexdigest()[:32]
-        finished = target_dir / digest / f"{name}.exe"
-        if not finished.exists():
-            finished.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=finished.parent, prefix=".building-") as work:
-                output = Path(work) / finished.name
-                try:
-                    run([_COMPILER, *_FLAGS, "-o", output, source.name, "-ladvapi32"], cwd=SOURCES)
-                except ToolMissing as error:
-                    raise ToolMissing(error.tool, _PACKAGE) from error
-                output.replace(finished)
-        files[f"{DRIVE_C}/{place}"] = finished
-    return files
+    return {f"{DRIVE_C}/{place}": _build(target_dir, name) for name, place in _PROGRAMS.items()}
+
+
+def _build(target_dir: Path, name: str) -> Path:
+    source = SOURCES / f"{name}.c"
+    digest = hashlib.sha256(" ".join(_FLAGS).encode() + source.read_bytes()).hexdigest()[:32]
+
+    def compile_in(work: Path) -> Path:
+        output = work / f"{name}.exe"
+        run([_COMPILER, *_FLAGS, "-o", output, source.name, "-ladvapi32"], cwd=SOURCES)
+        return output
+
+    return compile_once(target_dir / digest / f"{name}.exe", _PACKAGE, compile_in)
