@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterator
 
 from silo.engine.ports import FileChange
+from silo.windows.wine_escapes import SURROGATE, unescape
 
 MODIFIED = 0
 ADDED = 1
@@ -42,8 +43,6 @@ _NOISE = tuple(
 )
 _HEADING = re.compile(r"\[(?P<key>.*)\](?: \d+)?\Z", re.DOTALL)
 _VALUE = re.compile(r'(?:@|"(?P<name>[^"\\]*(?:\\.[^"\\]*)*)")=', re.DOTALL)
-_ESCAPE = re.compile(r"\\(x[0-9a-fA-F]{1,4}|[0-7]{1,3}|.)", re.DOTALL)
-_CONTROL = {"a": "\a", "b": "\b", "e": "\x1b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v", "0": "\0"}
 
 
 def compare_registry(file: str, before: bytes, after: bytes) -> tuple[FileChange, ...]:
@@ -84,7 +83,7 @@ def _blocks(untrusted_data: bytes) -> dict[str, tuple[str, str]]:
         heading, _, lines = block.partition("\n")
         match = _HEADING.match("[" + heading.rstrip("\r"))
         if match:
-            name = _unescape(match["key"])
+            name = _shown(match["key"])
             kept = "\n".join(line for line in lines.split("\n") if line and not line.startswith("#time="))
             blocks[name.lower()] = (name, kept)
     return blocks
@@ -96,7 +95,7 @@ def _values(lines: str) -> dict[str, tuple[str, str]]:
     for line in _whole_lines(lines):
         match = _VALUE.match(line)
         if match:
-            name = _unescape(match["name"] or "")
+            name = _shown(match["name"] or "")
             values[name.lower()] = (name, line[match.end() :])
         elif line.startswith("#"):
             name, _, data = line.partition("=")
@@ -128,18 +127,6 @@ def _changed_values(old: dict[str, tuple[str, str]], new: dict[str, tuple[str, s
             yield MODIFIED, new[name][0]
 
 
-def _unescape(text: str) -> str:
-    if "\\" not in text:
-        return text
-
-    def character(match: re.Match[str]) -> str:
-        code = match[1]
-        if code[0] == "x" and len(code) > 1:
-            # halves of a pair stand alone here; shown is what can be shown
-            value = chr(int(code[1:], 16))
-            return "\N{REPLACEMENT CHARACTER}" if "\ud800" <= value <= "\udfff" else value
-        if len(code) > 1:
-            return chr(int(code, 8))
-        return _CONTROL.get(code, code)
-
-    return _ESCAPE.sub(character, text)
+def _shown(text: str) -> str:
+    """Half of a pair that stands alone cannot be shown."""
+    return SURROGATE.sub("\N{REPLACEMENT CHARACTER}", unescape(text))

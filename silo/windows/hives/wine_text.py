@@ -34,6 +34,7 @@ from silo.windows.hives.hex_lines import broken_hex
 from silo.windows.hives.names import fold, fold_lower, sort_key, units
 from silo.windows.hives.reading import HiveLimits
 from silo.windows.hives.tree import FLAG_LINK, MAXIMUM_DEPTH, Key, Layering, Value, ValueType
+from silo.windows.wine_escapes import CONTROLS, OCTAL_DIGITS, unescape
 
 _SIGNATURE = "WINE REGISTRY Version 2"
 _BASE_KEY = ";; All keys relative to "
@@ -50,14 +51,10 @@ _DWORD = re.compile(r"dword:([0-9a-f]{1,8})\s*\Z", re.IGNORECASE)
 _TIME = re.compile(r"#time=([0-9a-f]{1,16})\s*\Z", re.IGNORECASE)
 _CLASS = re.compile(r'#class="([^"\\]*(?:\\.[^"\\]*)*)"\s*\Z')
 
-_ESCAPED = re.compile(r"\\(x[0-9a-fA-F]{1,4}|[0-7]{1,3}|.)", re.DOTALL)
 _IN_STRINGS = re.compile(r"[^ -!#-\[\]-\x7f]")
 _IN_PATHS = re.compile(r"[^ -Z^-\x7f]")
-_CONTROLS = {"a": "\a", "b": "\b", "e": "\x1b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v"}
-_CONTROL_LETTERS = {character: letter for letter, character in _CONTROLS.items()}
-_SURROGATE = re.compile("[\ud800-\udfff]")
+_CONTROL_LETTERS = {character: letter for letter, character in CONTROLS.items()}
 _HEX_DIGITS = frozenset("0123456789abcdefABCDEF")
-_OCTAL_DIGITS = frozenset("01234567")
 
 
 class WineRegistry(msgspec.Struct, frozen=True):
@@ -123,7 +120,7 @@ class _Reader:
                 node = self._key(root, line)
             elif node is None:
                 if line.startswith(_BASE_KEY):
-                    base_key = _unescape(line[len(_BASE_KEY) :])
+                    base_key = unescape(line[len(_BASE_KEY) :])
                 elif line.startswith(_ARCHITECTURE):
                     architecture = self._architecture(line)
             elif line.startswith(('"', "@")):
@@ -162,7 +159,7 @@ class _Reader:
         if match is None:
             raise self._damaged("the name of a key does not end")
         node = root
-        path = [part for part in _unescape(match[1]).split("\\") if part]
+        path = [part for part in unescape(match[1]).split("\\") if part]
         if len(path) >= MAXIMUM_DEPTH:
             raise self._damaged(f"keys are nested deeper than {MAXIMUM_DEPTH} levels")
         for name in path:
@@ -183,10 +180,10 @@ class _Reader:
         match = _VALUE.match(line)
         if match is None:
             raise self._damaged("the name of a value does not end")
-        name = _unescape(match[1] or "")
+        name = unescape(match[1] or "")
         data = line[match.end() :]
         if string := _STRING.match(data):
-            return Value(name, int(string[1] or "1", 16), units(_unescape(string[2])) + b"\0\0")
+            return Value(name, int(string[1] or "1", 16), units(unescape(string[2])) + b"\0\0")
         if number := _DWORD.match(data):
             return Value(name, ValueType.DWORD, int(number[1], 16).to_bytes(4, "little"))
         if octets := _HEX.match(data):
@@ -216,26 +213,9 @@ def _set_attribute(node: _Node, line: str) -> None:
     if match := _TIME.match(line):
         node.modified = int(match[1], 16)
     elif match := _CLASS.match(line):
-        node.class_name = _unescape(match[1])
+        node.class_name = unescape(match[1])
     elif line.rstrip() == "#link":
         node.flags |= FLAG_LINK
-
-
-def _unescape(text: str) -> str:
-    if "\\" not in text:
-        return text
-    unescaped = _ESCAPED.sub(_unescaped, text)
-    # a pair is written as two escapes
-    return units(unescaped).decode("utf-16-le", "surrogatepass") if _SURROGATE.search(unescaped) else unescaped
-
-
-def _unescaped(match: re.Match[str]) -> str:
-    code = match[1]
-    if code[0] == "x" and len(code) > 1:
-        return chr(int(code[1:], 16))
-    if code[0] in _OCTAL_DIGITS:
-        return chr(int(code, 8))
-    return _CONTROLS.get(code, code)
 
 
 def write_wine_text(registry: WineRegistry) -> bytes:
@@ -307,5 +287,5 @@ def _escaped(match: re.Match[str]) -> str:
     if character < " ":
         if character in _CONTROL_LETTERS:
             return "\\" + _CONTROL_LETTERS[character]
-        return f"\\{ord(character):03o}" if following in _OCTAL_DIGITS else f"\\{ord(character):o}"
+        return f"\\{ord(character):03o}" if following in OCTAL_DIGITS else f"\\{ord(character):o}"
     return "\\" + character
