@@ -12,32 +12,22 @@ from silo.isolation.vm.ahead import find_ahead, is_parked
 from silo.model.container import Namespaces, Resources, Ulimit
 from silo.model.mount import MountKind, PlannedMount
 from silo.model.runtime import LaunchPlan, ProcessPlan, ScratchOwner
-from tests.unit.isolation.test_spec import plan
-from tests.unit.isolation.vm.test_windows import windows
+from tests.unit.isolation.vm.test_windows import named, windows
 
 FOLDER = PlannedMount(target="/x", source=Path("/y"), kind=MountKind.BIND)
 TMPFS = PlannedMount(target="/t", source=None, kind=MountKind.TMPFS)
 
 
-def linux(name: str, **fields: Any) -> Any:
-    directory = Path("/containers") / name
-    hosts = PlannedMount(target="/etc/hosts", source=directory / "hosts", kind=MountKind.BIND)
+def linux(name: str, *, more: tuple[PlannedMount, ...] = (), read_only: bool = False, **fields: Any) -> Any:
     words: dict[str, Any] = {
-        "id": name,
-        "directory": directory,
-        "hostname": name,
         "domainname": "",
         "process": ProcessPlan(args=(name,), env=(f"NAME={name}",), user="app"),
-        "mounts": (hosts, *fields.pop("more", ())),
         "resources": Resources(),
         "sysctls": {},
-        **fields,
     }
-    words["rootfs"] = msgspec.structs.replace(
-        plan().rootfs, scratch=directory, read_only=fields.pop("read_only", False)
-    )
-    words.pop("read_only", None)
-    return plan(**words)
+    made = named(name, **(words | fields))
+    rootfs = msgspec.structs.replace(made.rootfs, read_only=read_only)
+    return msgspec.structs.replace(made, mounts=(*made.mounts, *more), rootfs=rootfs)
 
 
 def test_linux_names_words_folders_and_limits_do_not_matter() -> None:

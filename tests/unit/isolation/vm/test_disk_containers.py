@@ -23,8 +23,8 @@ from silo.isolation.vm.whole.guest import WholeEnd, WholeGuest
 from silo.isolation.vm.whole.guest_files import GuestFiles
 from silo.isolation.vm.wires import Interface
 from silo.model.container import Resources
-from silo.model.platform import PersonalityName
-from silo.model.runtime import ContainerPlan, ProcessPlan, Rootfs
+from silo.model.runtime import ProcessPlan
+from tests.support.machines import machine_plan
 from tests.unit.isolation.vm.whole.fake_agent import FakeAgent, Refusal
 from tests.unit.isolation.vm.whole.test_guest import FakeMonitor, guest_in
 
@@ -37,20 +37,10 @@ def scenario(folder: Path, body: Callable[[WholeGuest, FakeMonitor, FakeAgent], 
     asyncio.run(asyncio.wait_for(whole(), 20))
 
 
-def plan(folder: Path) -> ContainerPlan:
-    return ContainerPlan(
-        id="c" * 64,
-        personality=PersonalityName.LINUX,
-        image_id="",
-        rootfs=Rootfs(layers=(), scratch=folder),
-        process=ProcessPlan(args=()),
-        directory=folder,
-        hostname="box",
-    )
-
-
 def container(folder: Path, guest: WholeGuest, **changes: Any) -> DiskContainer:
-    record = DiskRecord(plan=plan(folder), first_id=1, pid=1, memory_bytes=1 << 30, **({"started": True} | changes))
+    record = DiskRecord(
+        plan=machine_plan(folder), first_id=1, pid=1, memory_bytes=1 << 30, **({"started": True} | changes)
+    )
     return DiskContainer(record, guest, GuestLog(folder, 0), Card(guest, record.plan))
 
 
@@ -182,13 +172,13 @@ def test_what_the_guest_is_told_of_its_network(tmp_path: Path) -> None:
         addresses=("fd00::5/64", "172.17.0.5/16"),
         gateways=("fd00::1", "172.17.0.1"),
     )
-    lease = build_lease(interface, plan(tmp_path))
+    lease = build_lease(interface, machine_plan(tmp_path))
     assert lease is not None
     assert (str(lease.address), str(lease.gateway), lease.mtu) == ("172.17.0.5/16", "172.17.0.1", 1400)
     assert ([str(server) for server in lease.name_servers], lease.domain) == (["172.17.0.1"], "a.example")
     assert lease.hostname == "box"
     only_6 = Interface(name="eth0", mac="", mtu=1500, addresses=("fd00::5/64",))
-    assert build_lease(only_6, plan(tmp_path / "none")) is None
+    assert build_lease(only_6, machine_plan(tmp_path / "none")) is None
 
 
 class FakeFiles:

@@ -13,14 +13,12 @@ import pytest
 
 from silo.isolation import run_files
 from silo.isolation.vm import disk_containers, finding
-from silo.isolation.vm.container import Record
 from silo.isolation.vm.disk_container import RECORD_NAME, DiskRecord
 from silo.isolation.vm.disk_containers import DiskContainers
 from silo.isolation.vm.finding import ask_each
 from silo.isolation.vm.runtime import VmRuntime
 from silo.model.ids import new_id
-from silo.model.platform import PersonalityName
-from silo.model.runtime import ContainerPlan, ProcessPlan, Rootfs
+from tests.support.machines import machine_plan, machine_record
 
 LIMIT_S = 0.4
 
@@ -43,33 +41,10 @@ class SilentMachine:
         self._ended.append(self)
 
 
-def plan(root: Path, container_id: str) -> ContainerPlan:
-    return ContainerPlan(
-        id=container_id,
-        personality=PersonalityName.LINUX,
-        image_id="",
-        rootfs=Rootfs(layers=(), scratch=root),
-        process=ProcessPlan(args=()),
-        directory=root,
-        hostname="box",
-    )
-
-
 def write_record(root: Path, container_id: str) -> None:
     place = root / "run/vms" / container_id
     place.mkdir(parents=True)
-    record = Record(
-        plan=plan(root, container_id),
-        first_id=1,
-        pid=1,
-        pid_started=1,
-        memory_bytes=1 << 29,
-        processors=1,
-        image=root / "image",
-        mapped=False,
-        started=True,
-    )
-    run_files.save(place / "record.json", record)
+    run_files.save(place / "record.json", machine_record(root, container_id))
 
 
 async def nothing(*_: Any) -> None: ...
@@ -109,7 +84,7 @@ def test_machines_that_boot_a_disk_are_asked_at_the_same_time(tmp_path: Path, mo
     ids = [new_id() for _ in range(6)]
     for container_id in ids:
         (tmp_path / container_id).mkdir()
-        record = DiskRecord(plan=plan(tmp_path, container_id), first_id=1, pid=1, memory_bytes=1 << 30)
+        record = DiskRecord(plan=machine_plan(tmp_path, container_id), first_id=1, pid=1, memory_bytes=1 << 30)
         run_files.save(tmp_path / container_id / RECORD_NAME, record)
 
     async def adopt(*_: Any, **__: Any) -> None:

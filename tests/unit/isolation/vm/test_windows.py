@@ -18,21 +18,22 @@ from silo.model.runtime import LaunchPlan, ProcessPlan
 from tests.unit.isolation.test_spec import plan
 
 
-def windows(name: str, **fields: Any) -> Any:
+def named(name: str, **fields: Any) -> Any:
+    """A plan whose names and places are those of one container."""
     directory = Path("/containers") / name
     hosts = PlannedMount(target="/etc/hosts", source=directory / "hosts", kind=MountKind.BIND)
+    words: dict[str, Any] = {"id": name, "directory": directory, "hostname": name, "mounts": (hosts,), **fields}
+    words["rootfs"] = msgspec.structs.replace(plan().rootfs, scratch=directory)
+    return plan(**words)
+
+
+def windows(name: str, **fields: Any) -> Any:
     words: dict[str, Any] = {
-        "id": name,
-        "directory": directory,
-        "hostname": name,
         "personality": PersonalityName.WINDOWS,
         "launch": LaunchPlan(command_line=name, directory="C:\\"),
         "process": ProcessPlan(args=("/silo/start",), env=("A=B",), user="0:0"),
-        "mounts": (hosts,),
-        **fields,
     }
-    words["rootfs"] = msgspec.structs.replace(plan().rootfs, scratch=directory)
-    return plan(**words)
+    return named(name, **(words | fields))
 
 
 def test_a_templates_plan_names_the_files_that_clones_write() -> None:

@@ -15,11 +15,10 @@ import pytest
 from silo.errors import GuestError, HostError, Unavailable
 from silo.isolation.vm import wiring_up
 from silo.isolation.vm.command import NIC_MAC
-from silo.isolation.vm.container import Record, VmContainer
+from silo.isolation.vm.container import VmContainer
 from silo.isolation.vm.wires import Interface, other_mac
 from silo.isolation.vm.wiring_up import wire_up
-from silo.model.platform import PersonalityName
-from silo.model.runtime import ContainerPlan, ProcessPlan, Rootfs
+from tests.support.machines import machine_record
 
 FIRST = Interface(name="eth0", mac="02:42:ac:11:00:02", mtu=1500, addresses=("172.17.0.2/16",))
 SECOND = Interface(name="eth1", mac="02:42:ac:12:00:02", mtu=1500, addresses=("172.18.0.2/16",))
@@ -47,30 +46,10 @@ class World:
         self.container = self.make_container(root)
 
     def make_container(self, root: Path) -> VmContainer:
-        plan = ContainerPlan(
-            id="c" * 64,
-            personality=PersonalityName.LINUX,
-            image_id="",
-            rootfs=Rootfs(layers=(), scratch=root),
-            process=ProcessPlan(args=()),
-            directory=root,
-            hostname="box",
-        )
-        record = Record(
-            plan=plan,
-            first_id=1,
-            pid=1,
-            pid_started=1,
-            memory_bytes=1 << 29,
-            processors=1,
-            image=root,
-            mapped=False,
-            started=True,
-        )
         monitor = SimpleNamespace(execute=self.execute)
         session = SimpleNamespace(client=SimpleNamespace(request=self.request))
         clone = SimpleNamespace(directory=root, vm=SimpleNamespace(monitor=monitor), session=session)
-        return VmContainer(record, cast("Any", clone), cast("Any", None))
+        return VmContainer(machine_record(root), cast("Any", clone), cast("Any", None))
 
     def make_tap(self, _: Path, interface: Interface) -> int:
         if interface.name in self.bridges:
