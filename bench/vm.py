@@ -190,8 +190,7 @@ class VmBench:
     # --- memory
 
     def memory(self, _: int) -> None:
-        workloads = {"Linux": self.work.idle, "Windows": self.work.windows_idle}
-        for title, workload in workloads.items():
+        for title, workload in (("Linux", self.work.idle), ("Windows", self.work.windows_idle)):
             counts = (1, 2) if self.quick else IDLE
             totals = self.clones.run(self._idle_memory(workload, counts))
             for count, total in totals.items():

@@ -18,6 +18,7 @@ from silo.isolation.vm.clones import Clones
 from silo.isolation.vm.machine import VirtualMachine
 from silo.isolation.vm.qmp import QmpClient
 from silo.isolation.vm.runtime import VmRuntime
+from silo.isolation.vm.session import GuestSession
 from silo.isolation.vm.starting import Starter
 from silo.isolation.vm.watching import Watcher
 
@@ -28,7 +29,7 @@ _STEPS: tuple[tuple[type, str, str], ...] = (
     (Clones, "limit", "limits of its cgroup"),
     (Starter, "set_up", "guest's part of prepare"),
     (VmRuntime, "start", "start"),
-    (Starter, "identity", "identity"),
+    (GuestSession, "identity", "identity"),
     (Watcher, "_settle", "what it wrote reaches its disk"),
     (VmRuntime, "release", "release"),
     (VirtualMachine, "end", "QEMU ends"),

@@ -56,9 +56,6 @@ def _agent_files() -> Mapping[str, Path]:
     return {"/silo/agent": checkout / guest.BOOT, **{f"/silo/lib/{name}": checkout / name for name in names}}
 
 
-ENTRY_PLACE = "/silo/entry"
-"""Of the program that waits in a container which is begun ahead: where the agent looks for it."""
-
 AGENT_FILES: Mapping[str, Path] = _agent_files()
 """What the image of utility VMs holds of Silo itself: absolute path in it → file of the host."""
 
@@ -81,7 +78,7 @@ class UtilityVm:
 
         built = build_vm_base(
             self._cache_root,
-            extra_files={**self._agent_files, ENTRY_PLACE: build_entry(self._cache_root / "entry")},
+            extra_files={**self._agent_files, guest.ENTRY: build_entry(self._cache_root / "entry")},
             name=name,
             kernel_package=kernel or KERNEL_PACKAGE,
             refresh=refresh,

@@ -8,6 +8,9 @@ by then costs no clone anything. The protocol is docs/guest-protocol.md.
 BOOT = "silo/guest/boot.py"
 """Becomes /silo/agent in the image; everything else lies below /silo/lib."""
 
+ENTRY = "/silo/entry"
+"""In the image: the program that waits in a Linux container begun ahead (silo/linux/entry)."""
+
 FILES = (
     "silo/__init__.py",
     "silo/errors.py",

@@ -18,6 +18,7 @@ from typing import Any
 if __name__ == "__main__":
     sys.path.insert(0, __file__.removesuffix("/silo/guest/agent.py"))
 
+from silo.guest import ENTRY
 from silo.guest.calls import Call
 from silo.guest.crun import Crun
 from silo.guest.failures import Refused
@@ -339,7 +340,7 @@ def _open_port(path: str) -> int:
 def main(words: list[str]) -> None:
     """--port PATH or --port-fd N; --run-root, --crun, --cgroup-manager, --entry."""
     options = {"--run-root": "/run/silo", "--crun": "/usr/bin/crun", "--cgroup-manager": "cgroupfs"}
-    options["--entry"] = "/silo/entry"
+    options["--entry"] = ENTRY
     options.update(zip(words[::2], words[1::2], strict=True))
     for number in (0, 1, 2):
         try:

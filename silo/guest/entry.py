@@ -13,7 +13,6 @@ from collections.abc import Callable
 from silo.guest.failures import Refused
 from silo.guest.loop import READ, Loop
 
-PLACE = "/silo/entry"
 FIRST = 3
 """The descriptors that it finds: the order, the answer, itself."""
 WORDS = (f"/proc/self/fd/{FIRST + 2}",)

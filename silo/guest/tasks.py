@@ -60,15 +60,11 @@ class Tasks:
         task = Task(self._new_name(name), name, config["process"])
         path = str(config.get("linux", {}).get("cgroupsPath", "")).strip("/")
         task.cgroup = f"/sys/fs/cgroup/{path}" if path else ""
-        if entry:
-            from silo.guest.entry import WORDS
-
-            task.process["args"] = list(WORDS)
-        bundle = self._crun.write_bundle(name, config)
         job = Job(call, task)
         if entry:
-            from silo.guest.entry import Entry
+            from silo.guest.entry import WORDS, Entry
 
+            task.process["args"] = list(WORDS)
             task.entry = Entry(self._loop, self._entry_place)
             job.passed = task.entry.passed
         if launcher:
@@ -76,8 +72,12 @@ class Tasks:
 
             task.launcher = Launcher(self._loop, self._crun.socket_path())
             job.passed = task.launcher.passed
-        words = self._crun.run_words(bundle, len(job.passed))
-        self._start(job, streams, lambda: self._spawn(job, words))
+
+        def begin() -> None:
+            bundle = self._crun.write_bundle(name, config)
+            self._spawn(job, self._crun.run_words(bundle, len(job.passed)))
+
+        self._start(job, streams, begin)
 
     def execute(self, call: Call, name: str, container: str, process: dict[str, Any], streams: dict[str, int]) -> None:
         owner = self._running_container(container)

@@ -20,12 +20,11 @@ from pathlib import Path
 import msgspec
 
 from silo.errors import GuestError
-from silo.isolation.identity import resolve_identity
 from silo.isolation.seccomp import SeccompSource
 from silo.isolation.vm.guest_spec import MAIN, build_early_spec, folders_of, limits, read_special_files, special_files
 from silo.isolation.vm.machine import VirtualMachine
 from silo.isolation.vm.programs import GuestProgram
-from silo.isolation.vm.session import FILES, FOLDERS, ROOT, GuestSession, root_mounts
+from silo.isolation.vm.session import FILES, FOLDERS, GuestSession, root_mounts
 from silo.isolation.vm.template import Warm
 from silo.isolation.vm.warming import warm_linux
 from silo.isolation.vm.windows import begin_silo, exercise, own_prefix, park_program
@@ -124,9 +123,7 @@ async def begin_ahead(session: GuestSession, plan: ContainerPlan, seccomp: Secco
     """
     await session.write_files({f"{FILES}/{name}": b"127.0.0.1 silo\n" for name in special_files(plan)})
     await own_prefix(session, plan)
-    passwd, group = await session.read_files(ROOT, ["/etc/passwd", "/etc/group"])
-    texts = (passwd.decode(errors="replace"), group.decode(errors="replace"))
-    identity = resolve_identity(*texts, plan.process.user, plan.process.groups)
+    identity = await session.identity(plan.process.user, plan.process.groups)
     spec = build_early_spec(plan, identity, await asyncio.to_thread(seccomp.select, plan))
     if plan.launch is None:
         await session.guest.run(MAIN, spec, stdin=plan.open_stdin, entry=True)

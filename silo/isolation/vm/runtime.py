@@ -422,7 +422,7 @@ class VmRuntime:
             there = WindowsVmExec(session.guest, launched, MAIN, terminal=program.tty)
             container.execs.add(there)
             return there
-        identity = await self._starter.identity(container, program.user, program.groups)
+        identity = await session.identity(program.user, program.groups)
         process = build_process(program, identity)
         process["rlimits"] = build_rlimits(container.record.plan.resources.ulimits)
         container.sequence += 1

@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Meta
 
 from silo.errors import SiloError
+from silo.isolation.identity import Identity, resolve_identity
 from silo.isolation.vm.agent import AgentClient
 from silo.isolation.vm.answers import Event, ExitEvent, Greeting, TaskState
 from silo.isolation.vm.machine import VirtualMachine
@@ -85,6 +86,11 @@ class GuestSession:
             return tuple(base64.b64decode(text or "", validate=True) for text in untrusted.files)
         except ValueError as error:
             raise ProtocolError("the guest's agent sent a file that is not base64") from error
+
+    async def identity(self, user: str, groups: tuple[str, ...]) -> Identity:
+        """Against the container's own files, as its programs have left them. Raises InvalidRequest, and as `read_files` does."""
+        passwd, group = await self.read_files(ROOT, ["/etc/passwd", "/etc/group"])
+        return resolve_identity(passwd.decode(errors="replace"), group.decode(errors="replace"), user, groups)
 
     async def write_files(self, files: Mapping[str, bytes], *, mode: int = 0o644) -> None:
         entries = [

@@ -15,7 +15,6 @@ import msgspec
 
 from silo.errors import InvalidRequest
 from silo.isolation import run_files
-from silo.isolation.identity import Identity, resolve_identity
 from silo.isolation.seccomp import SeccompSource
 from silo.isolation.spec import build_process
 from silo.isolation.vm.ahead import dress_ahead, is_parked
@@ -24,7 +23,7 @@ from silo.isolation.vm.folders import attach_folders
 from silo.isolation.vm.guest_spec import INIT, MAIN, build_early_spec, build_guest_spec, folders_of, read_special_files
 from silo.isolation.vm.programs import GuestProgram
 from silo.isolation.vm.pumps import Inlet
-from silo.isolation.vm.session import ROOT, folders_mount, root_mounts
+from silo.isolation.vm.session import folders_mount, root_mounts
 from silo.isolation.vm.windows import own_prefix, resume_program, start_program
 from silo.isolation.vm.wiring_up import wire_up
 from silo.model.runtime import ContainerPlan
@@ -47,9 +46,11 @@ class Starter:
         )
         # what was begun ahead has its root; it is reseeded with its other names, when these are known
         begun = clone.begun is not None
-        steps = [] if begun else [session.reseed(plan.hostname, machine_id_of(plan))]
-        if not clone.rooted and not begun:
-            steps.append(session.mount(root_mounts(mapped=clone.image.mapped, volatile=plan.rootfs.volatile)))
+        steps = []
+        if not begun:
+            steps.append(session.reseed(plan.hostname, machine_id_of(plan)))
+            if not clone.rooted:
+                steps.append(session.mount(root_mounts(mapped=clone.image.mapped, volatile=plan.rootfs.volatile)))
         await asyncio.gather(*steps)
         if attaching is not None:
             for warning in await attaching:
@@ -81,7 +82,7 @@ class Starter:
         _, _, identity, _ = await asyncio.gather(
             wire_up(container),
             session.write_files(files),
-            self.identity(container, plan.process.user, plan.process.groups),
+            session.identity(plan.process.user, plan.process.groups),
             self._set_parameters(container),
         )
         if plan.init:
@@ -99,7 +100,7 @@ class Starter:
         if plan.launch is not None:
             program, *_ = await asyncio.gather(*steps)
             return program
-        whose = self.identity(container, plan.process.user, plan.process.groups)
+        whose = session.identity(plan.process.user, plan.process.groups)
         identity, program, *_ = await asyncio.gather(whose, *steps)
         await session.guest.enter(MAIN, build_process(plan.process, identity))
         return program
@@ -107,11 +108,6 @@ class Starter:
     async def files(self, plan: ContainerPlan) -> dict[str, bytes]:
         """hosts, hostname, resolv.conf as the engine has written them."""
         return dict(await asyncio.to_thread(read_special_files, plan))
-
-    async def identity(self, container: VmContainer, user: str, groups: tuple[str, ...]) -> Identity:
-        """Against the container's own files, as its programs have left them."""
-        passwd, group = await container.clone.session.read_files(ROOT, ["/etc/passwd", "/etc/group"])
-        return resolve_identity(passwd.decode(errors="replace"), group.decode(errors="replace"), user, groups)
 
     async def _set_parameters(self, container: VmContainer) -> None:
         # as in any container: anybody may ping and listen at low ports

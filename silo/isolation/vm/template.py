@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -74,7 +74,7 @@ async def make_template(
     Raises GuestError with the console's last lines when the guest does not get ready, ProcessStartFailed, HostError (also for a
     damaged image), Unavailable.
     """
-    async with contextlib.AsyncExitStack() as undo:
+    async with _suspect_image(files), contextlib.AsyncExitStack() as undo:
         memory = create_memory(machine.memory_bytes)
         undo.callback(os.close, memory)
         try:
@@ -90,7 +90,6 @@ async def make_template(
                 entry_files=entry_files,
             )
         except HostError as error:
-            await asyncio.to_thread(check_guest, files)
             raise HostError(error.brief, details=error.details, hint=error.hint or _REBUILD) from error
         undo.push_async_callback(running.end)
         await running.monitor.execute("cont")
@@ -98,7 +97,6 @@ async def make_template(
             async with asyncio.timeout(limit_s):
                 await warm(running)
         except TimeoutError:
-            await asyncio.to_thread(check_guest, files)
             raise GuestError(
                 f"the virtual machine was not ready within {limit_s:.0f} s",
                 details=running.console.last_lines(),
@@ -108,7 +106,6 @@ async def make_template(
             # the program that was to be parked in it; nothing is wrong with the machine
             raise
         except SiloError as error:
-            await asyncio.to_thread(check_guest, files)
             details = running.console.last_lines() or error.details
             brief = f"the virtual machine did not get ready: {error.brief}"
             raise GuestError(brief, details=details, hint=_REBUILD) from error
@@ -119,6 +116,16 @@ async def make_template(
             await _seal(descriptor)
         undo.pop_all()
     return Template(machine, dict(files), memory, state)
+
+
+@contextlib.asynccontextmanager
+async def _suspect_image(files: Mapping[str, Path]) -> AsyncIterator[None]:
+    """A machine that does not come up may have been given a damaged image: then that is told. Raises HostError."""
+    try:
+        yield
+    except (GuestError, HostError):
+        await asyncio.to_thread(check_guest, files)
+        raise
 
 
 async def _seal(descriptor: int) -> None:

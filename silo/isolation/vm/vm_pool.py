@@ -126,11 +126,13 @@ class VmPool:
         # the container that was just started goes first
         await asyncio.sleep(delay_s)
         try:
-            await self._drop_others()
-            while (recipe := self._missing()) is not None and self._has_room():
-                self._ready.append((recipe, await self._make(recipe)))
-                # something else may have been learned meanwhile
+            while True:
+                # each time: something else may have been learned while one was made
                 await self._drop_others()
+                recipe = self._missing()
+                if recipe is None or not self._has_room():
+                    return
+                self._ready.append((recipe, await self._make(recipe)))
         except SiloError as error:
             log.warning("the pool of virtual machines is not filled: %s", error)
 
@@ -172,10 +174,10 @@ class VmPool:
         """What can be done before the order is done; what will be asked then has been asked once."""
         session = clone.session
         if clone.begun is not None:
+            # a silo, in a clone of its template (Chooser.shape_in_pool)
             await rehearse_requests(session)
-            if recipe.personality is PersonalityName.WINDOWS:
-                await exercise_windows(session)
-                await session.guest.configure(MAIN, PARKED_NAME)
+            await exercise_windows(session)
+            await session.guest.configure(MAIN, PARKED_NAME)
             return
         await session.mount(root_mounts(mapped=image.mapped, volatile=False))
         await rehearse_linux(session, self._seccomp, entry=bool(recipe.begun))

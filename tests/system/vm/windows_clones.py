@@ -14,7 +14,6 @@ from typing import Any
 
 import msgspec
 
-from silo.isolation.identity import resolve_identity
 from silo.isolation.seccomp import SeccompSource
 from silo.isolation.vm.ahead import dress_ahead, find_ahead, warm_ahead
 from silo.isolation.vm.answers import Greeting
@@ -27,7 +26,7 @@ from silo.isolation.vm.image_files import ImageFile, ImageFiles
 from silo.isolation.vm.programs import GuestProgram
 from silo.isolation.vm.ranges import Ranges
 from silo.isolation.vm.scratch_disks import ScratchDisks
-from silo.isolation.vm.session import ROOT, GuestSession, folders_mount, root_mounts
+from silo.isolation.vm.session import GuestSession, folders_mount, root_mounts
 from silo.isolation.vm.template import Template, Warm, make_template, start_clone
 from silo.isolation.vm.warming import warm_linux
 from silo.isolation.vm.windows import begin_silo, own_prefix
@@ -228,8 +227,7 @@ class Place:
             await session.mount(root_mounts(mapped=False, volatile=False))
             await session.write_files(dict(read_special_files(plan)))
             await own_prefix(session, plan)
-            texts = [text.decode() for text in await session.read_files(ROOT, ["/etc/passwd", "/etc/group"])]
-            identity = resolve_identity(texts[0], texts[1], plan.process.user)
+            identity = await session.identity(plan.process.user, ())
             silo = Silo(session, scratch)
             silo.main = await begin_silo(session, plan, build_early_spec(plan, identity, self.seccomp.select(plan)))
             yield silo
