@@ -43,7 +43,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     mapped: bool
     started: bool = False
     begun: bool = False
-    """It was begun ahead of its order: that its process runs does not say that its program does."""
+    """Its first process is begun apart from its program, ahead of the order or as a silo: that it runs does not say that the
+    program does."""
     paused: bool = False
     guest_pid: int = 0
     wires: dict[str, Wire] = {}

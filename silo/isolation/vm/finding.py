@@ -33,6 +33,7 @@ from silo.model.vm_image import SCRATCH_DISK
 log = logging.getLogger(__name__)
 
 _ANSWER_LIMIT_S = 30.0
+_LOOK_AGAIN_S = 0.05
 _ASKED_AT_ONCE = 8
 
 
@@ -91,12 +92,11 @@ async def _take_over(session: GuestSession, record: Record, place: Path, ranges:
     if record.paused:
         # a machine that stands still answers nothing: it is asked in the first moment that it runs again
         await session.vm.monitor.execute("cont")
-    greeting = await session.connect(limit_s=_ANSWER_LIMIT_S)
+    task = await _greet(session)
     if record.paused:
         await session.vm.monitor.execute("stop")
     if record.begun and not record.guest_pid:
         raise Unavailable("the daemon ended before its program was started")
-    task = _main_task(greeting)
     output = log_of(record.plan)
     output.resume()
     taken = await ranges.adopt(record.first_id)
@@ -118,6 +118,22 @@ async def _take_over(session: GuestSession, record: Record, place: Path, ranges:
         container.inlet = Inlet(container.main.stdin)
     container.announced = True
     return container
+
+
+async def _greet(session: GuestSession) -> TaskState:
+    """The container's task, once it is known what becomes of it: the daemon may have died while it was being started.
+
+    Raises Unavailable, ProtocolError, GuestError.
+    """
+    try:
+        async with asyncio.timeout(_ANSWER_LIMIT_S):
+            while True:
+                task = _main_task(await session.connect(limit_s=_ANSWER_LIMIT_S))
+                if task.state != "starting":
+                    return task
+                await asyncio.sleep(_LOOK_AGAIN_S)
+    except TimeoutError:
+        raise Unavailable(f"the container was being started for {_ANSWER_LIMIT_S:.0f} s") from None
 
 
 def _main_task(greeting: Greeting) -> TaskState:

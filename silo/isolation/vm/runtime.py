@@ -227,7 +227,7 @@ class VmRuntime:
             processors=shape.processors,
             image=clone.image.path,
             mapped=clone.image.mapped,
-            begun=clone.begun is not None,
+            begun=clone.begun is not None or plan.launch is not None,
         )
         container = self._containers[plan.id] = VmContainer(record, clone, log_of(plan))
         try:

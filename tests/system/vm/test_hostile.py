@@ -104,7 +104,7 @@ for file in /dev/mem /dev/port /dev/vda /dev/vdb /dev/pmem0 /dev/pmem1 /dev/nvra
     [ -e $file ] && dd if=/dev/urandom of=$file bs=64k count=64 2>/dev/null
 done
 # a byte at a time, which takes a slow machine long; for a flood there is a test of its own
-dd if=/dev/urandom of=/dev/ttyS0 bs=64k count=2 2>/dev/null
+dd if=/dev/urandom of=/dev/ttyS0 bs=16k count=1 2>/dev/null
 for image in /dev/vda /dev/pmem0 /dev/pmem1; do
     [ -b $image ] && blockdev --setrw $image; dd if=/dev/urandom of=$image bs=64k count=16 2>/dev/null
 done

@@ -235,7 +235,8 @@ def test_a_vmdk_by_uefi_and_the_power_button_where_the_agent_is_gone(disk: Path,
     subprocess.run(["qemu-img", "convert", "-O", "vmdk", disk, converted], check=True)
     before = digest(converted)
     # this small guest has nobody who listens to the button; any event, of 24 bytes, is the button's
-    listen = "for each in /dev/input/event*; do (head -c 24 $each && systemctl poweroff --force) & done"
+    there = "until grep -qs 'Power Button' /sys/class/input/event*/device/name; do sleep 0.2; done"
+    listen = f"{there}; for each in /dev/input/event*; do (head -c 24 $each && systemctl poweroff --force) & done"
     leave = "(sleep 1; systemctl stop --no-block qemu-guest-agent) >/dev/null 2>&1 &"
 
     async def body() -> None:

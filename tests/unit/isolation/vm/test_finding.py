@@ -11,11 +11,13 @@ from typing import Any
 
 import pytest
 
+from silo.errors import Unavailable
 from silo.isolation import run_files
 from silo.isolation.vm import disk_containers, finding
 from silo.isolation.vm.disk_container import RECORD_NAME, DiskRecord
 from silo.isolation.vm.disk_containers import DiskContainers
 from silo.isolation.vm.finding import ask_each
+from silo.isolation.vm.guest_spec import MAIN
 from silo.isolation.vm.runtime import VmRuntime
 from silo.model.ids import new_id
 from tests.support.machines import machine_plan, machine_record
@@ -96,6 +98,33 @@ def test_machines_that_boot_a_disk_are_asked_at_the_same_time(tmp_path: Path, mo
     states = asyncio.run(containers.recover(ids))
     assert set(states) == set(ids)
     assert time.monotonic() - begun < 2 * LIMIT_S
+
+
+@pytest.mark.parametrize(
+    ("seen", "found"),
+    [
+        ([["starting"], ["starting"], ["running"]], "running"),
+        ([["starting"], ["exited"]], "exited"),
+        ([["starting"], []], ""),
+        ([["starting"]] * 100, ""),
+    ],
+)
+def test_a_container_that_was_being_started_is_waited_for(
+    seen: list[list[str]], found: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(finding, "_ANSWER_LIMIT_S", LIMIT_S)
+    left = list(seen)
+
+    async def connect(**_: Any) -> Any:
+        return SimpleNamespace(tasks=[SimpleNamespace(task=MAIN, state=state) for state in left.pop(0)])
+
+    async def greet() -> str:
+        try:
+            return (await finding._greet(SimpleNamespace(connect=connect))).state  # type: ignore[arg-type]
+        except Unavailable:
+            return ""
+
+    assert asyncio.run(greet()) == found
 
 
 @pytest.mark.parametrize("count", [1, 8, 20])
