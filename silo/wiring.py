@@ -31,6 +31,7 @@ from silo.model.vm_image import DEFAULT_VM_IMAGE, VmImage
 from silo.network.bridge import BridgeNetworks
 from silo.state import Database
 from silo.storage import LocalStorage
+from silo.windows.base.environment import OS_VERSION
 from silo.windows.personality import WindowsPersonality
 from silo.windows.registry_text import compare_registry
 
@@ -142,6 +143,9 @@ async def build_daemon(settings: Settings) -> AsyncIterator[ApiServer]:
             records=database.documents("images", ImageRecord),
             limits=ImageLimits(layer_bytes=settings.max_layer_bytes),
             insecure_registries=settings.insecure_registries,
+            windows_version=OS_VERSION,
+            bases_mirror=settings.windows_bases_mirror,
+            push_silo_base=settings.push_silo_base,
         )
         parts = Parts(
             images=images,
@@ -196,6 +200,7 @@ async def build_daemon(settings: Settings) -> AsyncIterator[ApiServer]:
             vm_image=utility_vm,
             login=images.login,
         )
+        images.build_base_by(engine.base.build)
         await engine.open()
         try:
             yield ApiServer(engine, log=logging.getLogger("silo.api"))

@@ -34,6 +34,8 @@ class Settings:
     linux_pool: int
     windows_pool: int
     insecure_registries: tuple[str, ...]
+    windows_bases_mirror: str
+    push_silo_base: bool
     log_level: str
     max_layer_bytes: int
     vm_image: str
@@ -124,6 +126,16 @@ def _isolation(text: str) -> str:
     return _one_of("process", "hyperv", "vm")(text).replace("vm", "hyperv")
 
 
+def _registry(text: str) -> str:
+    if text and not re.fullmatch(r"[A-Za-z0-9.-]+(?::[0-9]{1,5})?(?:/[a-z0-9._-]+)*", text):
+        raise ValueError("a registry such as mirror.example:5000, with or without a path")
+    return text
+
+
+def _yes_or_no(text: str) -> bool:
+    return _one_of("yes", "no")(text) == "yes"
+
+
 def _words(text: str) -> tuple[str, ...]:
     return tuple(word for word in re.split(r"[,\s]+", text) if word)
 
@@ -139,6 +151,13 @@ ROWS = (
     Row("linux_pool", "2", _count, "sandboxes for Linux containers prepared ahead; 0 is off"),
     Row("windows_pool", "1", _count, "warm Windows silos kept ready, about 40 MB each; 0 is off"),
     Row("insecure_registries", "", _words, "host[:port] of registries to be used without TLS, besides loopback ones"),
+    Row(
+        "windows_bases_mirror",
+        "",
+        _registry,
+        "registry asked at a push for manifests of Windows' bases, instead of Microsoft's",
+    ),
+    Row("push_silo_base", "no", _yes_or_no, "push Windows images with Silo's base, for use by Silo only: yes or no"),
     Row("log_level", "info", _one_of("debug", "info", "warning", "error"), "what the daemon writes to its log"),
     Row("max_layer_bytes", "64g", _size, "an image layer that unpacks to more than this is refused"),
     Row("vm_image", DEFAULT_VM_IMAGE, _vm_name, "utility VM of containers that do not name one (silo base ls)"),

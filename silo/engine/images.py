@@ -58,8 +58,10 @@ class Images:
         self._events.publish("image", "push", request.reference, {"name": request.reference})
         return digest
 
-    async def load(self, chunks: AsyncIterator[bytes], progress: Progress) -> tuple[Image, ...]:
-        images = await self._store.load(chunks, progress)
+    async def load(
+        self, chunks: AsyncIterator[bytes], progress: Progress, *, base_layers: int | None = None
+    ) -> tuple[Image, ...]:
+        images = await self._store.load(chunks, progress, base_layers=base_layers)
         for image in images:
             self._events.publish("image", "load", image.id, {"name": image.tags[0] if image.tags else image.id})
         return images

@@ -16,7 +16,7 @@ Life of a container at a Runtime: `prepare` (rootfs mounted, namespaces and cgro
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Protocol
@@ -228,6 +228,10 @@ class PullRequest(msgspec.Struct, frozen=True, kw_only=True):
     username: str = ""
     password: str = ""
     insecure: bool = False
+    base_layers: int | None = None
+    """A user's word for how many of the lowest layers are Windows' base, where the image does not tell."""
+    silo_base: bool = False
+    """Push with Silo's base as it is, for use by Silo only."""
 
 
 class ImageChange(msgspec.Struct, frozen=True, kw_only=True):
@@ -235,6 +239,34 @@ class ImageChange(msgspec.Struct, frozen=True, kw_only=True):
 
     action: str
     subject: str
+
+
+class UnpackedLayer(Protocol):
+    """How far the unpacking of a layer has come."""
+
+    entries: int
+    file_bytes: int
+    warnings: list[str]
+
+
+class WindowsLayers(Protocol):
+    """The on-registry format of Windows layers (Files/, Hives/), which container images for Windows hosts are made of. Blocks.
+
+    Directories given as `below` are those of the lower layers, topmost first, as a container's root shows them.
+    """
+
+    def unpack(
+        self, target: Path, chunks: Iterator[bytes], below: Sequence[Path], *, check: Callable[[UnpackedLayer], None]
+    ) -> UnpackedLayer:
+        """Fill an empty directory with what a container sees of the layer, its registry merged into that of the layers below.
+
+        `chunks`: the uncompressed tar; what follows its end may be left unread.
+        `check` is called now and then with what there is so far, and may raise. Raises InvalidRequest naming the member.
+        """
+
+    def convert(self, chunks: Iterator[bytes], below: Sequence[Path], directory: Path) -> Iterator[bytes]:
+        """A container's changes (an ordinary uncompressed layer) → an uncompressed layer of this format. `directory`: for what
+        has to be put aside meanwhile. Raises InvalidRequest, NoSpace."""
 
 
 class ImageStore(Protocol):
@@ -249,8 +281,10 @@ class ImageStore(Protocol):
     async def push(self, request: PullRequest, progress: Progress) -> str:
         """Answers the manifest's digest."""
 
-    async def load(self, chunks: AsyncIterator[bytes], progress: Progress) -> tuple[Image, ...]:
-        """A tar of `docker save` or of an OCI layout, maybe compressed."""
+    async def load(
+        self, chunks: AsyncIterator[bytes], progress: Progress, *, base_layers: int | None = None
+    ) -> tuple[Image, ...]:
+        """A tar of `docker save` or of an OCI layout, maybe compressed. `base_layers`: see PullRequest."""
 
     def save(self, references: Sequence[str]) -> AsyncIterator[bytes]: ...
     async def import_rootfs(

@@ -31,7 +31,7 @@ from silo.images.documents import (
     parse_manifest,
 )
 from silo.images.eager import EagerUnpacker
-from silo.images.intake import Intake
+from silo.images.intake import Intake, describe_packed
 from silo.images.layers import LayerStore
 from silo.images.limits import ImageLimits
 from silo.images.records import ImageRecord
@@ -48,6 +48,7 @@ _REFERENCE_NAME = "org.opencontainers.image.ref.name"
 _ATTESTATION = "vnd.docker.reference.type"
 _MAX_INDEX_DEPTH = 3
 _MAX_LINKS = 16
+_HEAD = 512
 
 
 @dataclass
@@ -84,29 +85,41 @@ class ArchiveReader:
         self.unused: set[str] = set()
         """Diff ids of what was unpacked and then not named by the archive's contents."""
 
-    def load(self, chunks: Iterable[bytes], progress: Progress) -> list[ImageRecord]:
-        """All images of the archive, unpacked. Raises InvalidRequest, NoSpace, HostError."""
+    def load(self, chunks: Iterable[bytes], progress: Progress, *, base_layers: int | None = None) -> list[ImageRecord]:
+        """All images of the archive, unpacked. Raises InvalidRequest, Unsupported, NoSpace, HostError."""
         with EagerUnpacker(self._operation, self._layers, progress) as eager:
             self._spool(chunks, eager)
             eager.finish()
-        records = []
+        records: list[tuple[ImageRecord, tuple[str, ...]]] = []
         for found in self._images():
-            self._place(found.config)
-            for layer in found.layers:
-                self._place(layer)
-            if found.manifest:
-                manifest = self._intake.store_manifest(self._operation, found.manifest, found.media_type)
-            else:
-                layers = [self._intake.describe_layer(layer) for layer in found.layers]
-                manifest = self._intake.wrap(self._operation, found.config, layers)
-            record = self._intake.assemble(
-                self._operation, manifest, found.config.digest, progress, status="Loading layer"
-            )
+            record = self._take(found, progress, base_layers)
             tags = tuple(dict.fromkeys(parse_tag_target(tag).canonical for tag in found.tags))
             records.append((record, tags))
         used = {layer.diff_id for record, _ in records for layer in record.layers}
         self.unused = eager.unpacked - used
         return [_with_tags(record, tags) for record, tags in records]
+
+    def _take(self, found: _Found, progress: Progress, base_layers: int | None) -> ImageRecord:
+        self._place(found.config)
+        if found.manifest:
+            manifest = self._intake.store_manifest(self._operation, found.manifest, found.media_type)
+        else:
+            layers = [describe_packed(layer, self._head(layer)) for layer in found.layers]
+            manifest = self._intake.wrap(self._operation, found.config, layers)
+        config = self._blobs.read(found.config.digest)
+        base = self._intake.find_base(
+            self._operation, manifest, config, progress, told=base_layers, any_build=base_layers is not None
+        )
+        for layer in found.layers[len(base.diff_ids) if base else 0 :]:
+            if not self._holds(layer):
+                raise InvalidRequest(
+                    f"the archive lacks the layer {layer.digest}, which it names",
+                    hint="save the image again where all of it is" if base is None else "",
+                )
+            self._place(layer)
+        return self._intake.assemble(
+            self._operation, manifest, found.config.digest, progress, status="Loading layer", base=base
+        )
 
     def _spool(self, chunks: Iterable[bytes], eager: EagerUnpacker) -> None:
         stream = ByteStream(decompress(chunks))
@@ -170,6 +183,17 @@ class ArchiveReader:
             return self._blobs.read(member.blob.digest)
         return member.path.read_bytes()
 
+    def _holds(self, blob: Blob) -> bool:
+        return any(member.blob.digest == blob.digest for member in self._members.values())
+
+    def _head(self, blob: Blob) -> bytes:
+        """The first bytes of a member."""
+        member = next(member for member in self._members.values() if member.blob.digest == blob.digest)
+        if member.placed:
+            return next(self._blobs.chunks(blob.digest), b"")
+        with member.path.open("rb") as file:
+            return file.read(_HEAD)
+
     def _place(self, blob: Blob) -> None:
         for member in self._members.values():
             if member.blob.digest == blob.digest and not member.placed:
@@ -230,9 +254,15 @@ class ArchiveReader:
     def _from_manifest(self, raw: bytes, media_type: str, names: tuple[str, ...], found: dict[str, _Found]) -> None:
         manifest = parse_manifest(raw)
         config = self._verified(manifest.config, "an image's config")
-        layers = [self._verified(layer, "a layer") for layer in manifest.layers]
+        layers = [self._layer(layer) for layer in manifest.layers]
         image = found.setdefault(config.digest, _Found(config, layers, raw, media_type))
         image.tags.extend(names)
+
+    def _layer(self, descriptor: Descriptor) -> Blob:
+        """One that is not in the archive may belong to Windows' base; whether it does is seen later."""
+        if self._find(_BLOBS + descriptor.digest.removeprefix("sha256:")) is None:
+            return Blob(digest=descriptor.digest, size=descriptor.size)
+        return self._verified(descriptor, "a layer")
 
     def _verified(self, descriptor: Descriptor, what: str) -> Blob:
         blob = self._get(_BLOBS + descriptor.digest.removeprefix("sha256:"), what).blob

@@ -34,7 +34,7 @@ class Member(msgspec.Struct, frozen=True, kw_only=True):
 def choose_manifest(record: ImageRecord, workspace: Workspace) -> ManifestRecord:
     """One whose blobs are all here; what came from outside goes before what Silo wrote. Raises HostError."""
     for manifest in sorted(record.manifests, key=lambda manifest: manifest.made_here):
-        if all(workspace.blob_size(layer.digest) is not None for layer in manifest.layers):
+        if all(workspace.blob_size(layer.digest) is not None for layer in record.own_layers(manifest)):
             return manifest
     raise HostError(
         f"the packed layers of image {record.id[7:19]} are not complete", hint="load or pull the image again"
@@ -50,7 +50,7 @@ def plan_archive(images: Sequence[tuple[SavedImage, ManifestRecord]]) -> list[Me
         record = image.record
         blobs[manifest.digest] = manifest.size
         blobs[record.id] = record.config_size
-        blobs.update((layer.digest, layer.size) for layer in manifest.layers)
+        blobs.update((layer.digest, layer.size) for layer in record.own_layers(manifest))
         contents.append(
             {
                 "Config": _blob_name(record.id),

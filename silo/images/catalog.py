@@ -15,10 +15,11 @@ import msgspec
 from silo.engine.ports import ImageChange
 from silo.errors import Conflict, ImageNotFound, InvalidRequest
 from silo.images.platforms import parse_platform, preference, same_slot
-from silo.images.records import ImageRecord, ManifestRecord, SavedImage
+from silo.images.records import ImageRecord, ManifestRecord, SavedImage, is_silo_base
 from silo.images.references import Reference, parse_id_prefix, parse_reference, parse_tag_target
 from silo.model.persistence import Documents
 
+WINDOWS_TAG = "docker.io/library/windows:latest"
 _replace = msgspec.structs.replace
 
 
@@ -36,6 +37,16 @@ class Catalog:
     def content(self) -> set[str]:
         """Digests that some image needs."""
         return {digest for record in tuple(self._records.values()) for digest in record.content()}
+
+    def windows_base(self) -> ImageRecord | None:
+        """Silo's own Windows base: by its usual name, else the newest. Takes a snapshot, so from any thread."""
+        found = [record for record in tuple(self._records.values()) if is_silo_base(record)]
+        return max(found, key=lambda record: (WINDOWS_TAG in record.tags, record.created), default=None)
+
+    def windows_chain(self, diff_ids: Sequence[str]) -> int:
+        """How many of these are the base that another image was made on. Takes a snapshot."""
+        bases = {record.base.diff_ids for record in tuple(self._records.values()) if record.base is not None}
+        return max((len(base) for base in bases if tuple(diff_ids[: len(base)]) == base), default=0)
 
     def by_id(self, image_id: str) -> ImageRecord | None:
         return self._records.get(image_id)
@@ -106,13 +117,13 @@ class Catalog:
         record = self.get(reference)
         return self.register(_replace(record, tags=(*record.tags, target.canonical)))
 
-    def add_pushed(self, image_id: str, manifest: ManifestRecord, digest_reference: str) -> None:
+    def add_pushed(self, image_id: str, manifest: ManifestRecord | None, digest_reference: str) -> None:
         """Remember how an image was packed for a registry, so that the next push gives the same digest."""
         record = self._records.get(image_id)
         if record is None:  # removed meanwhile
             return
         manifests = record.manifests
-        if all(known.digest != manifest.digest for known in manifests):
+        if manifest is not None and all(known.digest != manifest.digest for known in manifests):
             manifests = (manifest, *manifests)
         digests = tuple(dict.fromkeys((*record.digests, digest_reference)))
         self._write([_replace(record, manifests=manifests, digests=digests)])

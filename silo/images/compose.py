@@ -15,13 +15,13 @@ from silo.model.image import Healthcheck, HistoryEntry, ImageConfig
 from silo.model.platform import Platform
 
 _NANOSECONDS = 1_000_000_000
-_OCI_NONDISTRIBUTABLE = "application/vnd.oci.image.layer.nondistributable.v1.tar"
+NONDISTRIBUTABLE = "application/vnd.oci.image.layer.nondistributable.v1.tar"
 _OCI_TYPES = {
     "application/vnd.docker.image.rootfs.diff.tar": OCI_LAYER,
     "application/vnd.docker.image.rootfs.diff.tar.gzip": OCI_LAYER + "+gzip",
     "application/vnd.docker.image.rootfs.diff.tar.zstd": OCI_LAYER + "+zstd",
-    "application/vnd.docker.image.rootfs.foreign.diff.tar": _OCI_NONDISTRIBUTABLE,
-    "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip": _OCI_NONDISTRIBUTABLE + "+gzip",
+    "application/vnd.docker.image.rootfs.foreign.diff.tar": NONDISTRIBUTABLE,
+    "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip": NONDISTRIBUTABLE + "+gzip",
 }
 
 

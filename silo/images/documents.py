@@ -245,7 +245,12 @@ def build_manifest(config: Descriptor, layers: list[Descriptor]) -> bytes:
     """An OCI manifest; equal input gives equal bytes."""
 
     def describe(descriptor: Descriptor) -> dict[str, object]:
-        return {"mediaType": descriptor.media_type, "digest": descriptor.digest, "size": descriptor.size}
+        document: dict[str, object] = {
+            "mediaType": descriptor.media_type,
+            "digest": descriptor.digest,
+            "size": descriptor.size,
+        }
+        return document | ({"urls": descriptor.urls} if descriptor.urls else {})
 
     return msgspec.json.encode(
         {

@@ -17,7 +17,7 @@ from silo.engine.ports import Progress
 from silo.errors import SiloError
 from silo.images.blobs import Blob, file_chunks
 from silo.images.compression import Compression, detect_compression
-from silo.images.layers import LayerStore
+from silo.images.layers import LayerStore, first_member, is_windows_layer
 from silo.images.workspace import Operation
 
 _MAGIC = slice(257, 262)
@@ -62,6 +62,9 @@ class EagerUnpacker:
             path, blob = item
             # whoever needs this layer unpacks it again and is told; a cancelled operation notices by itself
             with contextlib.suppress(SiloError, OSError):
+                if is_windows_layer(first_member(self._chunks(path, blob))):
+                    # what lies below decides what such a layer looks like
+                    continue
                 diff_id, _ = self._layers.unpack_unknown(
                     self._operation, self._chunks(path, blob), packed_bytes=blob.size
                 )

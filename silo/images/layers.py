@@ -6,17 +6,21 @@ import hashlib
 import logging
 import queue
 import threading
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from silo.errors import HostError, InvalidRequest, SiloError
+import msgspec
+
+from silo.engine.ports import UnpackedLayer, WindowsLayers
+from silo.errors import HostError, InvalidRequest, SiloError, Unsupported
 from silo.host.beneath import Root
 from silo.host.durable import host_error
 from silo.images.blobs import check_room
 from silo.images.compression import decompress
 from silo.images.limits import ImageLimits
+from silo.images.records import LayerRecord
 from silo.images.tarstream import ByteStream, TarReader
-from silo.images.unpack import LayerUnpacker, Unpacked
+from silo.images.unpack import LayerUnpacker
 from silo.images.workspace import Operation, Workspace, delete
 
 _LOG = logging.getLogger(__name__)
@@ -28,9 +32,11 @@ _Item = bytes | BaseException | None
 class LayerStore:
     """The unpacked layers over a workspace."""
 
-    def __init__(self, workspace: Workspace, limits: ImageLimits) -> None:
+    def __init__(self, workspace: Workspace, limits: ImageLimits, windows: WindowsLayers | None = None) -> None:
+        """`windows`: who reads and writes layers of Windows' format."""
         self._workspace = workspace
         self._limits = limits
+        self._windows = windows
 
     def ensure(
         self,
@@ -40,33 +46,77 @@ class LayerStore:
         *,
         packed_bytes: int,
         on_progress: Callable[[int], None] = lambda _: None,
-    ) -> int:
-        """Unpack the layer unless it is there; answers the bytes of its files.
+    ) -> LayerRecord:
+        """Unpack the layer unless it is there.
 
         `chunks` gives the packed layer; its content must have `diff_id`. `on_progress` hears packed bytes read so far.
         """
-        operation.pin(diff_id)
-        with self._workspace.exclusively(diff_id):
-            size = self._workspace.layer_size(diff_id)
-            if size is not None:
-                return size
-            target = operation.path()
-            try:
-                result, found = self._unpack(target, chunks(), packed_bytes, on_progress)
-            except SiloError as error:
-                delete(target)
-                raise _named(error, diff_id) from error
-            if found != diff_id:
-                delete(target)
-                raise InvalidRequest(f"layer {diff_id} is damaged: its content has the digest {found}")
-            self._workspace.put_layer(target, diff_id, result.file_bytes)
-            return result.file_bytes
+        record = LayerRecord(diff_id=diff_id, size_bytes=0)
+        return self._ensure(operation, record, chunks, packed_bytes, on_progress, below=None)
+
+    def ensure_windows(
+        self,
+        operation: Operation,
+        diff_id: str,
+        below: Sequence[LayerRecord],
+        chunks: Callable[[], Iterable[bytes]],
+        *,
+        packed_bytes: int,
+        on_progress: Callable[[int], None] = lambda _: None,
+    ) -> LayerRecord:
+        """The same for a layer of a Windows image, on the directories of `below` (lowest first): their spelling and registry
+        decide what it looks like, so it has a directory for each such stack."""
+        if not is_windows_layer(first_member(chunks())):
+            return self.ensure(operation, diff_id, chunks, packed_bytes=packed_bytes, on_progress=on_progress)
+        record = LayerRecord(diff_id=diff_id, size_bytes=0, key=chain_key(below, diff_id))
+        return self._ensure(operation, record, chunks, packed_bytes, on_progress, below=self.paths(below))
+
+    def paths(self, layers: Sequence[LayerRecord]) -> tuple[Path, ...]:
+        """Their directories, topmost first."""
+        return tuple(self._workspace.layer_path(layer.place) for layer in reversed(layers))
+
+    def convert(self, chunks: Iterator[bytes], below: Sequence[LayerRecord], operation: Operation) -> Iterator[bytes]:
+        """What a Windows container changed (an ordinary layer) as a layer of Windows' format. Raises InvalidRequest, NoSpace."""
+        return self._format().convert(chunks, self.paths(below), operation.directory)
+
+    def _format(self) -> WindowsLayers:
+        if self._windows is None:
+            raise Unsupported("layers of Windows images are not supported by this store")
+        return self._windows
+
+    def _ensure(
+        self,
+        operation: Operation,
+        record: LayerRecord,
+        chunks: Callable[[], Iterable[bytes]],
+        packed_bytes: int,
+        on_progress: Callable[[int], None],
+        *,
+        below: Sequence[Path] | None,
+    ) -> LayerRecord:
+        diff_id = record.diff_id
+        operation.pin(record.place)
+        with self._workspace.exclusively(record.place):
+            size = self._workspace.layer_size(record.place)
+            if size is None:
+                target = operation.path()
+                try:
+                    result, found = self._unpack(target, chunks(), packed_bytes, on_progress, below)
+                except SiloError as error:
+                    delete(target)
+                    raise _named(error, diff_id) from error
+                if found != diff_id:
+                    delete(target)
+                    raise InvalidRequest(f"layer {diff_id} is damaged: its content has the digest {found}")
+                size = result.file_bytes
+                self._workspace.put_layer(target, record.place, size)
+            return msgspec.structs.replace(record, size_bytes=size)
 
     def unpack_unknown(self, operation: Operation, chunks: Iterable[bytes], *, packed_bytes: int) -> tuple[str, int]:
         """Unpack a layer whose diff id is not told; answers (diff id, bytes of its files)."""
         target = operation.path()
         try:
-            result, diff_id = self._unpack(target, chunks, packed_bytes, lambda _: None)
+            result, diff_id = self._unpack(target, chunks, packed_bytes, lambda _: None, None)
         except SiloError:
             delete(target)
             raise
@@ -80,8 +130,13 @@ class LayerStore:
         return diff_id, size
 
     def _unpack(
-        self, target: Path, chunks: Iterable[bytes], packed_bytes: int, on_progress: Callable[[int], None]
-    ) -> tuple[Unpacked, str]:
+        self,
+        target: Path,
+        chunks: Iterable[bytes],
+        packed_bytes: int,
+        on_progress: Callable[[int], None],
+        below: Sequence[Path] | None,
+    ) -> tuple[UnpackedLayer, str]:
         try:
             target.mkdir(mode=0o755)
             target.chmod(0o755)
@@ -90,13 +145,42 @@ class LayerStore:
         digest = hashlib.sha256()
         checker = _Checker(self._limits, packed_bytes, target)
         with _Ahead(_digested(decompress(_counted(chunks, on_progress)), digest.update, checker.count)) as ahead:
-            stream = ByteStream(iter(ahead))
-            with Root(target) as root:
-                result = LayerUnpacker(root, check=checker.check).unpack(TarReader(stream))
-            stream.drain()
+            plain = iter(ahead)
+            result: UnpackedLayer
+            if below is None:
+                with Root(target) as root:
+                    result = LayerUnpacker(root, check=checker.check).unpack(TarReader(ByteStream(plain)))
+            else:
+                result = self._format().unpack(target, plain, below, check=checker.check)
+            # a digest wants every byte
+            for _ in plain:
+                pass
         for warning in result.warnings:
             _LOG.warning("layer in %s: %s", target.parent.name, warning)
         return result, f"sha256:{digest.hexdigest()}"
+
+
+def chain_key(below: Sequence[LayerRecord], diff_id: str) -> str:
+    """The name of the directory of a Windows layer on others."""
+    chain = "\n".join((*(layer.place for layer in below), diff_id))
+    return f"sha256:{hashlib.sha256(chain.encode()).hexdigest()}"
+
+
+def first_member(chunks: Iterable[bytes]) -> str:
+    """The name of a packed layer's first member; empty where there is none. Raises InvalidRequest."""
+    unpacked = decompress(chunks)
+    try:
+        entry = TarReader(ByteStream(unpacked)).next()
+    finally:
+        for generator in (unpacked, chunks):
+            if isinstance(generator, Generator):
+                generator.close()
+    return entry.name if entry else ""
+
+
+def is_windows_layer(first_name: str) -> bool:
+    """By its first member: everything lies in Files or Hives, and those are named first."""
+    return first_name.lstrip("./").partition("/")[0].lower() in ("files", "hives")
 
 
 class _Checker:
@@ -119,7 +203,7 @@ class _Checker:
                 hint="that is how a decompression bomb looks",
             )
 
-    def check(self, so_far: Unpacked) -> None:
+    def check(self, so_far: UnpackedLayer) -> None:
         limits = self._limits
         if so_far.entries > limits.layer_entries:
             raise InvalidRequest(f"it holds more than {limits.layer_entries} entries")

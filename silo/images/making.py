@@ -18,7 +18,10 @@ from silo.images.documents import INDEX_TYPES, Descriptor, document_type, parse_
 from silo.images.intake import Intake
 from silo.images.layers import LayerStore
 from silo.images.limits import ImageLimits
-from silo.images.records import ImageRecord, LayerRecord, ManifestRecord
+from silo.images.records import BaseRecord, ImageRecord, ManifestRecord
+from silo.images.references import Reference
+from silo.images.windows_bases import KnownBase
+from silo.images.windows_push import REFERENCE_LABEL, SUBSTITUTE_STEP
 from silo.images.workspace import Operation
 from silo.model.image import HistoryEntry, ImageConfig
 from silo.model.platform import Platform
@@ -42,7 +45,7 @@ class ImageMaker:
         self, operation: Operation, chunks: Iterator[bytes], *, platform: Platform, config: ImageConfig, message: str
     ) -> ImageRecord:
         """Any tar, compressed or not → an image of one layer."""
-        packed, layer = self._add_layer(operation, chunks)
+        packed, diff_id = self._add_layer(operation, chunks)
         created = now()
         entry = HistoryEntry(created=created, comment=message or "Imported from -")
         return self._build(
@@ -50,7 +53,7 @@ class ImageMaker:
             platform=platform,
             config=config,
             packed=[packed],
-            layers=[layer],
+            diff_ids=[diff_id],
             history=[entry],
             created=created,
             comment=message,
@@ -67,17 +70,18 @@ class ImageMaker:
         entry: HistoryEntry,
     ) -> ImageRecord:
         """`base` as packed in `manifest`, plus one layer."""
-        packed = [
-            Descriptor(digest=layer.digest, size=layer.size, media_type=oci_layer_type(layer.media_type))
-            for layer in manifest.layers
-        ]
-        layers = list(base.layers)
+        packed = [layer.descriptor(media_type=oci_layer_type(layer.media_type)) for layer in manifest.layers]
+        diff_ids = list(base.diff_ids)
         for digest in base.content():
             operation.pin(digest)
         if chunks is not None:
-            added, layer = self._add_layer(operation, chunks)
+            if base.platform.os == "windows":
+                chunks = self._layers.convert(chunks, base.stack, operation)
+                added, diff_id = self._add_blob(operation, chunks)
+            else:
+                added, diff_id = self._add_layer(operation, chunks)
             packed.append(added)
-            layers.append(layer)
+            diff_ids.append(diff_id)
         created = entry.created or now()
         entry = msgspec.structs.replace(entry, created=created, empty_layer=chunks is None)
         record = self._build(
@@ -86,22 +90,28 @@ class ImageMaker:
             os_features=base.os_features,
             config=config,
             packed=packed,
-            layers=layers,
+            diff_ids=diff_ids,
             history=[*base.history, entry],
             created=created,
             author=entry.author,
             comment=entry.comment,
+            base=base.base,
         )
         return msgspec.structs.replace(record, parent=base.id)
 
-    def _add_layer(self, operation: Operation, chunks: Iterator[bytes]) -> tuple[Descriptor, LayerRecord]:
+    def _add_blob(self, operation: Operation, chunks: Iterator[bytes]) -> tuple[Descriptor, str]:
+        """A plain tar, whose digest is its diff id; unpacked when its image is put together."""
+        blob = self._blobs.receive(operation, chunks, what="layer")
+        return self._intake.describe_layer(blob), blob.digest
+
+    def _add_layer(self, operation: Operation, chunks: Iterator[bytes]) -> tuple[Descriptor, str]:
         first = next(chunks, b"")
         stream = itertools.chain((first,), chunks)
         if not is_layer_compression(first):
             stream = itertools.chain(decompress(stream))
         blob = self._blobs.receive(operation, stream, what="layer")
-        diff_id, size = self._layers.unpack_unknown(operation, self._blobs.chunks(blob.digest), packed_bytes=blob.size)
-        return self._intake.describe_layer(blob), LayerRecord(diff_id=diff_id, size_bytes=size)
+        diff_id, _ = self._layers.unpack_unknown(operation, self._blobs.chunks(blob.digest), packed_bytes=blob.size)
+        return self._intake.describe_layer(blob), diff_id
 
     def _build(
         self,
@@ -110,18 +120,19 @@ class ImageMaker:
         platform: Platform,
         config: ImageConfig,
         packed: Sequence[Descriptor],
-        layers: Sequence[LayerRecord],
+        diff_ids: Sequence[str],
         history: Sequence[HistoryEntry],
         created: str,
         os_features: Sequence[str] = (),
         author: str = "",
         comment: str = "",
+        base: BaseRecord | None = None,
     ) -> ImageRecord:
         document = build_image_config(
             platform=platform,
             os_features=os_features,
             config=config,
-            diff_ids=[layer.diff_id for layer in layers],
+            diff_ids=diff_ids,
             history=history,
             created=created,
             author=author,
@@ -129,7 +140,7 @@ class ImageMaker:
         )
         blob = self._blobs.receive(operation, [document], what="config")
         manifest = self._intake.wrap(operation, blob, packed)
-        return self._intake.assemble(operation, manifest, blob.digest, _silent, status="")
+        return self._intake.assemble(operation, manifest, blob.digest, _silent, status="", base=base)
 
     def adopt_layout(self, operation: Operation, path: Path, progress: Progress) -> list[ImageRecord]:
         """All images of an OCI layout directory; blobs are hard-linked where the file system is the same."""
@@ -161,9 +172,38 @@ class ImageMaker:
         except OSError as error:
             raise InvalidRequest(f"{path.parent} is no OCI layout", details=str(error)) from error
 
-    def compress(self, operation: Operation, config: Blob, manifest: ManifestRecord) -> ManifestRecord:
-        """The same image with every layer compressed, as registries expect it; the same each time."""
-        packed = [self._intake.compress_layer(operation, layer) for layer in manifest.layers]
+    def substitute_base(
+        self, operation: Operation, silo_base: ImageRecord, reference: Reference, known: KnownBase
+    ) -> ImageRecord:
+        """An image for the name of a Windows base: Silo's own, with the user that this one has; the same each time."""
+        for digest in silo_base.content():
+            operation.pin(digest)
+        manifest = silo_base.manifests[0]
+        config = msgspec.structs.replace(
+            silo_base.config,
+            user="ContainerUser" if known.family == "nanoserver" else "ContainerAdministrator",
+            labels=silo_base.config.labels | {REFERENCE_LABEL: reference.canonical},
+        )
+        step = HistoryEntry(
+            created=silo_base.created, created_by=f"{SUBSTITUTE_STEP} {reference.familiar}", empty_layer=True
+        )
+        return self._build(
+            operation,
+            platform=silo_base.platform,
+            config=config,
+            packed=[layer.descriptor() for layer in manifest.layers],
+            diff_ids=silo_base.diff_ids,
+            history=[silo_base.history[0], step],
+            created=silo_base.created,
+        )
+
+    def compress(
+        self, operation: Operation, config: Blob, manifest: ManifestRecord, *, absent: int = 0
+    ) -> ManifestRecord:
+        """The same image with every layer compressed, as registries expect it; the same each time. The `absent` lowest layers,
+        which are not here, are named as they were."""
+        packed = [layer.descriptor(media_type=oci_layer_type(layer.media_type)) for layer in manifest.layers[:absent]]
+        packed += [self._intake.compress_layer(operation, layer) for layer in manifest.layers[absent:]]
         return self._intake.wrap(operation, config, packed)
 
 

@@ -8,9 +8,13 @@ from typing import Protocol
 
 import msgspec
 
+from silo.images.documents import Descriptor
 from silo.images.references import parse_reference
-from silo.model.image import HistoryEntry, Image, ImageConfig
+from silo.model.image import HistoryEntry, Image, ImageBase, ImageConfig
 from silo.model.platform import Platform
+
+BASE_LABEL = "dev.silo.base.key"
+"""What Silo's Windows base is known by."""
 
 
 class PackedLayer(msgspec.Struct, frozen=True, kw_only=True):
@@ -19,6 +23,23 @@ class PackedLayer(msgspec.Struct, frozen=True, kw_only=True):
     digest: str
     size: int
     media_type: str
+    urls: tuple[str, ...] = ()
+    """Where else it can be had: of layers that registries do not distribute."""
+
+    @classmethod
+    def of(cls, descriptor: Descriptor) -> PackedLayer:
+        return cls(
+            digest=descriptor.digest,
+            size=descriptor.size,
+            media_type=descriptor.media_type,
+            urls=tuple(descriptor.urls or ()),
+        )
+
+    def descriptor(self, *, media_type: str = "") -> Descriptor:
+        """As a manifest names it, of another family's type if one is given."""
+        return Descriptor(
+            digest=self.digest, size=self.size, media_type=media_type or self.media_type, urls=list(self.urls) or None
+        )
 
 
 class ManifestRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,6 +58,22 @@ class LayerRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     diff_id: str
     size_bytes: int
+    key: str = ""
+    """The name of its directory, where that is not the diff id: a Windows layer lies as the layers below it spell it."""
+
+    @property
+    def place(self) -> str:
+        return self.key or self.diff_id
+
+
+class BaseRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """The Windows base of an image, and what runs in its place: the unpacked `layers` of the image `substitute`."""
+
+    family: str
+    os_version: str
+    diff_ids: tuple[str, ...]
+    substitute: str
+    layers: tuple[LayerRecord, ...]
 
 
 class ImageRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,14 +94,35 @@ class ImageRecord(msgspec.Struct, frozen=True, kw_only=True):
     digests: tuple[str, ...] = ()
     parent: str = ""
     """The image this one was committed from, as long as that is in the store."""
+    base: BaseRecord | None = None
+    """Where Silo's base takes the place of Windows'; `layers` are then those above it."""
+
+    @property
+    def stack(self) -> tuple[LayerRecord, ...]:
+        """Every directory that a container sees, lowest first."""
+        return (*(self.base.layers if self.base else ()), *self.layers)
+
+    @property
+    def diff_ids(self) -> tuple[str, ...]:
+        """As the config names them."""
+        return (*(self.base.diff_ids if self.base else ()), *(layer.diff_id for layer in self.layers))
+
+    def own_layers(self, manifest: ManifestRecord) -> tuple[PackedLayer, ...]:
+        """The packed layers that the store holds: all but the base's."""
+        return manifest.layers[len(self.base.diff_ids) if self.base else 0 :]
 
     def content(self) -> set[str]:
         """Digests of everything the image needs: blobs and unpacked layers."""
-        found = {self.id, *(layer.diff_id for layer in self.layers)}
+        found = {self.id, *(layer.place for layer in self.stack)}
         for manifest in self.manifests:
             found.add(manifest.digest)
             found.update(layer.digest for layer in manifest.layers)
         return found
+
+
+def is_silo_base(record: ImageRecord) -> bool:
+    """Whether it is Silo's Windows base itself, and nothing on it (see silo.windows.base.oci_layout)."""
+    return BASE_LABEL in record.config.labels and record.base is None and len(record.layers) == 1
 
 
 class SavedImage(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,14 +145,21 @@ def build_image(record: ImageRecord, places: _Places) -> Image:
         created=record.created,
         author=record.author,
         comment=record.comment,
-        layers=tuple(layer.diff_id for layer in record.layers),
-        layer_paths=tuple(places.layer_path(layer.diff_id) for layer in record.layers),
-        size_bytes=sum(layer.size_bytes for layer in record.layers),
+        layers=record.diff_ids,
+        layer_paths=tuple(places.layer_path(layer.place) for layer in record.stack),
+        size_bytes=sum(layer.size_bytes for layer in record.stack),
         tags=familiar(record.tags),
         digests=familiar(record.digests),
         history=record.history,
         os_features=record.os_features,
         parent=record.parent,
+        base=_image_base(record.base) if record.base else None,
+    )
+
+
+def _image_base(base: BaseRecord) -> ImageBase:
+    return ImageBase(
+        family=base.family, os_version=base.os_version, layers=len(base.diff_ids), substitute=base.substitute
     )
 
 

@@ -163,6 +163,7 @@ _UNREACHABLE = (
     "tls handshake timeout",
     "connection reset",
     "unexpected eof",
+    ": eof",
     "deadline exceeded",
     "bad gateway",
     "service unavailable",

@@ -10,29 +10,31 @@ import asyncio
 import contextlib
 import threading
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 
-from silo.engine.ports import ImageChange, Progress, PullRequest
-from silo.errors import NotFound
+from silo.engine.ports import ImageChange, Progress, PullRequest, WindowsLayers
+from silo.errors import NotFound, Unavailable
 from silo.host.durable import sync_file_system
 from silo.images.archive_in import ArchiveReader
 from silo.images.archive_out import choose_manifest, plan_archive, stream_archive
-from silo.images.blobs import Blob, BlobStore
+from silo.images.blobs import BlobStore
 from silo.images.catalog import Catalog
-from silo.images.documents import is_unpacked
 from silo.images.feed import ProgressRelay, Stop, in_thread, next_batch, run_fed
 from silo.images.intake import Intake
 from silo.images.layers import LayerStore
 from silo.images.limits import ImageLimits
 from silo.images.making import ImageMaker
 from silo.images.platforms import host_architecture, parse_platform
+from silo.images.pushing import Packed, Pusher
 from silo.images.records import ImageRecord, ManifestRecord, SavedImage, build_image
-from silo.images.references import parse_reference, parse_tag_target
+from silo.images.references import Reference, parse_reference, parse_tag_target
 from silo.images.skopeo import registry_domain
+from silo.images.substitute_base import SubstituteBase
 from silo.images.transport import Transport
+from silo.images.windows_bases import KnownBase, check_build, find_known_base
 from silo.images.workspace import Operation, Workspace
 from silo.model.image import HistoryEntry, Image, ImageConfig
 from silo.model.persistence import Documents
@@ -49,17 +51,34 @@ class LocalImageStore:
         records: Documents[ImageRecord],
         limits: ImageLimits | None = None,
         insecure_registries: Sequence[str] = (),
+        windows: WindowsLayers | None = None,
+        windows_version: str = "",
+        bases_mirror: str = "",
+        push_silo_base: bool = False,
     ) -> None:
+        """`windows`: who reads and writes layers of Windows' format. `windows_version`: what Silo's base claims to be.
+
+        `bases_mirror`: see Transport. `push_silo_base`: as if every push asked for it (see PullRequest).
+        """
+        self._push_silo_base = push_silo_base
         self._limits = limits or ImageLimits()
         self._workspace = Workspace(data_root)
         self._catalog = Catalog(records)
         self._blobs = BlobStore(self._workspace, self._limits)
-        self._layers = LayerStore(self._workspace, self._limits)
-        self._intake = Intake(self._blobs, self._layers, self._limits)
+        self._layers = LayerStore(self._workspace, self._limits, windows)
+        self._bases = SubstituteBase(self._catalog, windows_version)
+        self._intake = Intake(self._blobs, self._layers, self._limits, self._bases)
         self._maker = ImageMaker(self._blobs, self._layers, self._intake, self._limits)
         self._transport = Transport(
-            self._workspace, self._blobs, self._intake, self._limits, insecure_registries=insecure_registries
+            self._workspace,
+            self._blobs,
+            self._intake,
+            self._limits,
+            insecure_registries=insecure_registries,
+            windows_version=windows_version,
+            bases_mirror=bases_mirror,
         )
+        self._pusher = Pusher(self._workspace, self._blobs, self._intake, self._maker, self._transport, self._bases)
         self._deleter: threading.Thread | None = None
         self._built: dict[str, tuple[ImageRecord, Image]] = {}
         self._pulling: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
@@ -69,8 +88,8 @@ class LocalImageStore:
                 self._workspace.know_blob(manifest.digest, manifest.size)
                 for packed in manifest.layers:
                     self._workspace.know_blob(packed.digest, packed.size)
-            for layer in record.layers:
-                self._workspace.know_layer(layer.diff_id, layer.size_bytes)
+            for layer in record.stack:
+                self._workspace.know_layer(layer.place, layer.size_bytes)
         # What no row names may be half written: the last process may have died at any moment.
         self._workspace.set_aside(self._catalog.content)
 
@@ -84,12 +103,18 @@ class LocalImageStore:
     def all(self) -> tuple[Image, ...]:
         return tuple(self._image(record) for record in self._catalog.all())
 
-    async def load(self, chunks: AsyncIterator[bytes], progress: Progress) -> tuple[Image, ...]:
+    def build_base_by(self, build: Callable[[Progress], Awaitable[Image]]) -> None:
+        """Who makes Silo's Windows base when an image needs it that is not there yet."""
+        self._bases.build = build
+
+    async def load(
+        self, chunks: AsyncIterator[bytes], progress: Progress, *, base_layers: int | None = None
+    ) -> tuple[Image, ...]:
         stop = Stop()
         relay = ProgressRelay(progress, stop)
 
         def work(pieces: Iterator[bytes]) -> list[ImageRecord]:
-            records = reader.load(pieces, relay)
+            records = reader.load(pieces, relay, base_layers=base_layers)
             sync_file_system(self._workspace.data_root)
             return records
 
@@ -98,22 +123,37 @@ class LocalImageStore:
             records = await run_fed(chunks, work, stop)
             images = tuple(self._register(record) for record in records)
         if reader.unused:
-            self.collect_garbage()
+            self._collect_garbage()
         return images
 
     async def pull(self, request: PullRequest, progress: Progress) -> Image:
         reference = parse_reference(request.reference).with_default_tag()
+        known = self._known_base(reference, request.platform)
         stop = Stop()
         relay = ProgressRelay(progress, stop)
 
         def work() -> ImageRecord:
-            record = self._transport.pull(operation, request, relay)
+            if known is None:
+                record = self._transport.pull(operation, request, relay)
+            else:
+                record = self._maker.substitute_base(operation, self._bases.substitute(relay), reference, known)
+                record = msgspec.structs.replace(record, tags=(reference.canonical,))
             sync_file_system(self._workspace.data_root)
             return record
 
         async with self._pulling[f"{reference.canonical} {request.platform}"], self._operation() as operation:
             record = self._catalog.register(await in_thread(work, stop))
         return self._image(record)
+
+    def _known_base(self, reference: Reference, platform: str) -> KnownBase | None:
+        """What needs no registry. Raises Unsupported for a base newer than Silo's, unless it is insisted on."""
+        wish = parse_platform(platform)
+        known = find_known_base(reference)
+        if known is None or wish.os not in ("", "windows") or wish.architecture not in ("", "amd64"):
+            return None
+        if not wish.os_version:
+            check_build(reference.familiar, known.build, self._bases.os_version)
+        return known
 
     async def push(self, request: PullRequest, progress: Progress) -> str:
         reference = parse_reference(request.reference).with_default_tag()
@@ -122,23 +162,21 @@ class LocalImageStore:
             raise NotFound(f"An image does not exist locally with the tag: {reference.familiar_name}")
         stop = Stop()
         relay = ProgressRelay(progress, stop)
-        image_id = record.id
-        manifest = choose_manifest(record, self._workspace)
+        if self._push_silo_base:
+            request = msgspec.structs.replace(request, silo_base=True)
 
-        def work() -> tuple[str, ManifestRecord]:
-            packed = manifest
-            if any(is_unpacked(layer.media_type) for layer in manifest.layers):
-                config = Blob(digest=image_id, size=record.config_size)
-                packed = self._maker.compress(operation, config, manifest)
-            digest = self._transport.push(operation, request, image_id, packed, relay)
+        def work() -> tuple[str, Packed]:
+            pushed = self._pusher.push(operation, record, request, relay)
             sync_file_system(self._workspace.data_root)
-            return digest, packed
+            return pushed
 
         async with self._operation() as operation:
             for digest in record.content():
                 operation.pin(digest)
             digest, packed = await in_thread(work, stop)
-            self._catalog.add_pushed(image_id, packed, reference.with_digest(digest).canonical)
+            # what was sent with another config is another image, which the next push makes again
+            manifest = packed.manifest if packed.config == record.id else None
+            self._catalog.add_pushed(record.id, manifest, reference.with_digest(digest).canonical)
         return digest
 
     async def login(self, username: str, password: str, server: str) -> str:
@@ -158,10 +196,16 @@ class LocalImageStore:
             for image in images:
                 for digest in image.record.content():
                     operation.pin(digest)
-            planned = [(image, choose_manifest(image.record, self._workspace)) for image in images]
+            planned = await in_thread(
+                lambda: [(image, self._to_save(operation, image.record)) for image in images], Stop()
+            )
             pieces = stream_archive(plan_archive(planned), self._blobs)
             while piece := await in_thread(lambda: next_batch(pieces), Stop()):
                 yield piece
+
+    def _to_save(self, operation: Operation, record: ImageRecord) -> ManifestRecord:
+        manifest = choose_manifest(record, self._workspace)
+        return self._pusher.referenced(operation, record, manifest).manifest if record.base else manifest
 
     async def import_rootfs(
         self, chunks: AsyncIterator[bytes], *, reference: str, platform: str, message: str, config: ImageConfig
@@ -244,10 +288,15 @@ class LocalImageStore:
         for image_id in gone:
             self._built.pop(image_id, None)
         if gone:
-            self.collect_garbage()
+            self._collect_garbage()
         return changes
 
     def collect_garbage(self) -> int:
+        """What failed operations left for a retry goes as well."""
+        self._workspace.forget_kept()
+        return self._collect_garbage()
+
+    def _collect_garbage(self) -> int:
         """Answers at once; the deleting goes on in a thread of its own."""
         freed = self._workspace.set_aside(self._catalog.content)
         self._deleter = threading.Thread(target=self._workspace.delete_rubbish, name="delete images", daemon=True)
@@ -264,17 +313,20 @@ class LocalImageStore:
 
     @contextlib.asynccontextmanager
     async def _operation(self) -> AsyncIterator[Operation]:
+        self._bases.loop = asyncio.get_running_loop()
         operation = self._workspace.begin()
         try:
             yield operation
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, Unavailable | asyncio.CancelledError):
+                self._workspace.keep_for_retry(operation)
             await in_thread(lambda: self._give_up(operation), Stop())
             raise
         else:
             await in_thread(lambda: self._workspace.end(operation), Stop())
 
     def _give_up(self, operation: Operation) -> None:
-        """A failed operation leaves nothing: what it put into place and no image needs goes at once."""
+        """A failed operation leaves nothing but what a retry can use: what it put into place and no image needs goes at once."""
         self._workspace.end(operation)
         self._workspace.set_aside(self._catalog.content)
         self._workspace.delete_rubbish()

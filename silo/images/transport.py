@@ -17,7 +17,7 @@ from typing import Protocol
 import msgspec
 
 from silo.engine.ports import PullRequest
-from silo.errors import CommandFailed, InvalidRequest, NotFound, Unsupported
+from silo.errors import CommandFailed, InvalidRequest, NotFound, SiloError, Unsupported
 from silo.host.run import run
 from silo.host.watch import run_watched
 from silo.images import skopeo
@@ -39,6 +39,7 @@ from silo.images.platforms import PlatformWish, parse_platform, preference
 from silo.images.records import ImageRecord, ManifestRecord
 from silo.images.references import Reference, parse_reference
 from silo.images.skopeo import Access
+from silo.images.windows_bases import build_of, check_build
 from silo.images.workspace import Operation, Workspace
 
 _INSPECT_TIME_LIMIT_S = 120.0
@@ -63,7 +64,15 @@ class Transport:
         limits: ImageLimits,
         *,
         insecure_registries: Sequence[str] = (),
+        windows_version: str,
+        bases_mirror: str = "",
     ) -> None:
+        """`windows_version`: what Silo's base claims to be; images for newer builds are not chosen by themselves.
+
+        `bases_mirror`: a registry that is asked instead of Microsoft's for the manifests of Windows' bases.
+        """
+        self._windows_version = windows_version
+        self._bases_mirror = bases_mirror
         self._workspace = workspace
         self._blobs = blobs
         self._intake = intake
@@ -92,12 +101,18 @@ class Transport:
         wish = parse_platform(request.platform)
         with self._access(operation, request, reference.domain) as access:
             try:
-                return self._pull(operation, reference, wish, access, progress)
+                return self._pull(operation, reference, wish, request.base_layers, access, progress)
             except CommandFailed as error:
                 raise skopeo.explain_failure(error, reference, pushing=False) from error
 
     def _pull(
-        self, operation: Operation, reference: Reference, wish: PlatformWish, access: Access, progress: CheckedProgress
+        self,
+        operation: Operation,
+        reference: Reference,
+        wish: PlatformWish,
+        base_layers: int | None,
+        access: Access,
+        progress: CheckedProgress,
     ) -> ImageRecord:
         top = self._ask(operation, skopeo.build_inspect_manifest(reference, access), progress)
         top_digest = _digest(top)
@@ -109,9 +124,15 @@ class Transport:
         record = self._intake.store_manifest(operation, raw, media_type)
         config = self._config(operation, exact, manifest, access, progress)
         self._check_platform(reference, config, wish)
-        self._fetch(operation, exact, manifest, access, progress)
-        image = self._intake.assemble(operation, record, manifest.config.digest, progress, status="Extracting")
-        for packed in record.layers:
+        base = self._intake.find_base(
+            operation, record, config, progress, told=base_layers, any_build=bool(wish.os_version)
+        )
+        replaced = len(base.diff_ids) if base else 0
+        self._fetch(operation, exact, manifest, replaced, access, progress)
+        image = self._intake.assemble(
+            operation, record, manifest.config.digest, progress, status="Extracting", base=base
+        )
+        for packed in record.layers[replaced:]:
             progress(_short(packed.digest), "Pull complete", 0, 0)
         return msgspec.structs.replace(
             image,
@@ -147,8 +168,13 @@ class Transport:
         if media_type not in INDEX_TYPES:
             parse_manifest(top)
             raise Unsupported(f"{reference.familiar} is of the type {media_type}, which is no image")
-        chosen = choose_platform(parse_index(top).manifests, wish)
+        manifests = parse_index(top).manifests
+        chosen = choose_platform(manifests, wish, newest_build=build_of(self._windows_version))
         if chosen is None:
+            newer = choose_platform(manifests, wish)
+            if newer is not None and newer.platform is not None:
+                build = build_of(platform_of(newer.platform).os_version)
+                check_build(reference.familiar, build, self._windows_version)
             raise NotFound(
                 f"no matching manifest for {describe_wish(wish)} in the manifest list entries of {reference.familiar}",
                 hint="docker pull --platform os/architecture",
@@ -179,23 +205,35 @@ class Transport:
             )
 
     def _fetch(
-        self, operation: Operation, exact: Reference, manifest: Manifest, access: Access, progress: CheckedProgress
+        self,
+        operation: Operation,
+        exact: Reference,
+        manifest: Manifest,
+        replaced: int,
+        access: Access,
+        progress: CheckedProgress,
     ) -> None:
+        """Get the layers that are not here; of the lowest, `replaced` ones, nothing."""
         layout = operation.path()
         shared = operation.path()
         arriving = shared / "sha256"
         arriving.mkdir(parents=True)
         layout.mkdir()
+        for blob in manifest.layers[:replaced]:
+            # skopeo takes what lies there for fetched: not a byte of the base is asked for
+            with (arriving / blob.digest.removeprefix("sha256:")).open("wb") as file:
+                file.truncate(blob.size)
         missing = []
-        for blob in {item.digest: item for item in manifest.layers}.values():
+        for blob in {item.digest: item for item in manifest.layers[replaced:]}.values():
             operation.pin(blob.digest)
             if self._workspace.blob_size(blob.digest) is not None:
                 (arriving / blob.digest.removeprefix("sha256:")).hardlink_to(self._workspace.blob_path(blob.digest))
                 progress(_short(blob.digest), "Already exists", 0, 0)
-            elif blob.urls or "foreign" in blob.media_type or "nondistributable" in blob.media_type:
+            elif blob.urls:
                 raise Unsupported(
-                    f"layer {blob.digest[:19]} of {exact.familiar_name} may not be distributed by registries",
-                    hint="base layers of Windows are such; Silo does not fetch them",
+                    f"layer {blob.digest[:19]} of {exact.familiar_name} is not in the registry but elsewhere",
+                    details=", ".join(blob.urls)[:300],
+                    hint="if it belongs to Windows' base, say how many of the lowest layers do: silo pull --base-layers N",
                 )
             else:
                 missing.append(blob)
@@ -204,13 +242,25 @@ class Transport:
             return
         check_room(operation.directory, self._limits.free_bytes + sum(blob.size for blob in missing))
         watch = _Watch(layout, arriving, missing, progress)
-        run_watched(
-            skopeo.build_pull(exact, access, layout=layout, blobs=shared),
-            on_tick=watch.tick,
-            directory=operation.directory,
-        )
+        try:
+            run_watched(
+                skopeo.build_pull(exact, access, layout=layout, blobs=shared),
+                on_tick=watch.tick,
+                directory=operation.directory,
+            )
+        except BaseException:
+            self._adopt_finished(operation, arriving, missing)
+            raise
         for blob in missing:
             self._blobs.adopt(operation, arriving / blob.digest.removeprefix("sha256:"), blob.digest, what="layer")
+
+    def _adopt_finished(self, operation: Operation, arriving: Path, missing: Sequence[Descriptor]) -> None:
+        """Of a pull that failed midway, the layers that had come: skopeo gives a file its name when it is whole."""
+        for blob in missing:
+            path = arriving / blob.digest.removeprefix("sha256:")
+            if path.exists():
+                with contextlib.suppress(SiloError):
+                    self._blobs.adopt(operation, path, blob.digest, what="layer")
 
     def login(self, operation: Operation, domain: str, username: str, password: str) -> None:
         """Whether a registry takes these credentials; nothing of them is kept. Raises AccessDenied, Unavailable, HostError."""
@@ -230,29 +280,60 @@ class Transport:
         request: PullRequest,
         image_id: str,
         manifest: ManifestRecord,
+        absent: int,
         progress: CheckedProgress,
     ) -> str:
-        """Send an image under a name; answers the manifest's digest as the registry has it."""
+        """Send an image under a name, without its `absent` lowest layers; answers the manifest's digest as the registry has it.
+
+        Raises CommandFailed, which `explain_push` explains.
+        """
         reference = parse_reference(request.reference).with_default_tag()
         source = operation.path()
         source.mkdir()
         (source / "version").write_text("Directory Transport Version: 1.1\n")
         (source / "manifest.json").write_bytes(self._blobs.read(manifest.digest))
-        for digest in {image_id, *(layer.digest for layer in manifest.layers)}:
+        sent = manifest.layers[absent:]
+        for digest in {image_id, *(layer.digest for layer in sent)}:
             (source / digest.removeprefix("sha256:")).hardlink_to(self._workspace.blob_path(digest))
-        for layer in manifest.layers:
+        for layer in sent:
             progress(_short(layer.digest), "Preparing", 0, 0)
         watch = _PushWatch(manifest, progress)
         digest_file = operation.path()
         with self._access(operation, request, reference.domain) as access:
             argv = skopeo.build_push(reference, access, source=source, digest_file=digest_file)
-            try:
-                run_watched(argv, on_tick=watch.tick, directory=operation.directory)
-            except CommandFailed as error:
-                raise skopeo.explain_failure(error, reference, pushing=True) from error
-        for layer in manifest.layers:
+            run_watched(argv, on_tick=watch.tick, directory=operation.directory)
+        for layer in sent:
             progress(_short(layer.digest), "Pushed", 0, 0)
         return digest_file.read_text().strip()
+
+    @staticmethod
+    def explain_push(error: CommandFailed, reference: Reference) -> SiloError:
+        return skopeo.explain_failure(error, reference, pushing=True)
+
+    def fetch_documents(
+        self, operation: Operation, reference: Reference, progress: CheckedProgress
+    ) -> tuple[bytes, bytes]:
+        """Manifest and config of a Windows base, without credentials. Raises what `pull` raises."""
+        asked = self._mirrored(reference)
+        wish = parse_platform("windows/amd64")
+        request = PullRequest(reference=asked.canonical)
+        with self._access(operation, request, asked.domain) as access:
+            try:
+                top = self._ask(operation, skopeo.build_inspect_manifest(asked, access), progress)
+                raw, _ = self._choose(operation, asked, top, wish, access, progress)
+                exact = asked.with_digest(_digest(raw))
+                config = self._ask(operation, skopeo.build_inspect_config(exact, access), progress)
+            except CommandFailed as error:
+                raise skopeo.explain_failure(error, asked, pushing=False) from error
+        if _digest(config) != parse_manifest(raw).config.digest:
+            raise InvalidRequest(f"the registry {asked.domain} answered another config than {asked.familiar} names")
+        return raw, config
+
+    def _mirrored(self, reference: Reference) -> Reference:
+        """Where the documents of a Windows base are asked for."""
+        if not self._bases_mirror:
+            return reference
+        return parse_reference(f"{self._bases_mirror}/{reference.path}:{reference.tag}")
 
 
 class _Watch:
@@ -303,8 +384,13 @@ class _PushWatch:
                     self._progress(known[:12], "Pushing", 0, size)
 
 
-def choose_platform(manifests: Sequence[Descriptor], wish: PlatformWish) -> Descriptor | None:
-    """Linux for this machine first, then Windows for it (the newest build), unless the wish says otherwise."""
+def choose_platform(
+    manifests: Sequence[Descriptor], wish: PlatformWish, *, newest_build: int | None = None
+) -> Descriptor | None:
+    """Linux for this machine first, then Windows for it (the newest build), unless the wish says otherwise.
+
+    `newest_build`: of Windows, where the wish names no version.
+    """
     candidates = []
     for position, descriptor in enumerate(manifests):
         if descriptor.platform is None or (descriptor.annotations or {}).get(_ATTESTATION):
@@ -314,6 +400,8 @@ def choose_platform(manifests: Sequence[Descriptor], wish: PlatformWish) -> Desc
             continue
         rank = preference(platform)
         if not wish.architecture and rank > 1:  # another machine's programs only when asked for
+            continue
+        if newest_build is not None and not wish.os_version and build_of(platform.os_version) > newest_build:
             continue
         build = [-int(part) for part in platform.os_version.split(".") if part.isdigit()]
         candidates.append((rank, build, position, descriptor))

@@ -6,7 +6,8 @@
 
 Things are made in staging and renamed into place. A name in blobs/ or layers/ counts only while the store knows it: from a row
 (written after syncfs), or because this process put it there. What a crash left is unknown to the next process and is moved
-aside when it opens the store. Operations pin what they rely on, so that collecting garbage beside them is safe.
+aside when it opens the store. Operations pin what they rely on, so that collecting garbage beside them is safe; what one had
+finished when a registry or its client went away is kept for an hour, in this process, so that a retry goes on from there.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import contextlib
 import os
 import secrets
 import threading
+import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,6 +25,7 @@ from pathlib import Path
 from silo.host.beneath import remove_tree
 
 _RUBBISH = "rubbish-"
+_KEPT_S = 3600.0
 
 
 class Operation:
@@ -40,6 +43,11 @@ class Operation:
             if digest not in self._mine:
                 self._mine.add(digest)
                 self._pins[digest] += 1
+
+    @property
+    def pinned(self) -> tuple[str, ...]:
+        with self._lock:
+            return tuple(self._mine)
 
     def unpin_all(self) -> None:
         with self._lock:
@@ -70,6 +78,7 @@ class Workspace:
         self._running: set[str] = set()
         self._known_blobs: dict[str, int] = {}
         self._known_layers: dict[str, int] = {}
+        self._kept: dict[str, float] = {}
         self._in_work: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
 
     def begin(self) -> Operation:
@@ -87,6 +96,23 @@ class Workspace:
         delete(operation.directory)
         with self._lock:
             self._running.discard(operation.directory.name)
+
+    def keep_for_retry(self, operation: Operation) -> None:
+        """What a failed operation had finished is worth keeping for a while: the next one goes on from there."""
+        until = time.monotonic() + _KEPT_S
+        pinned = operation.pinned
+        with self._lock:
+            self._kept.update(dict.fromkeys(pinned, until))
+
+    def forget_kept(self) -> None:
+        """The next collecting takes what only failed operations left."""
+        with self._lock:
+            self._kept.clear()
+
+    def _still_kept(self) -> set[str]:
+        now = time.monotonic()
+        self._kept = {digest: until for digest, until in self._kept.items() if until > now}
+        return set(self._kept)
 
     @contextmanager
     def exclusively(self, digest: str) -> Iterator[None]:
@@ -142,7 +168,7 @@ class Workspace:
         """
         freed = 0
         with self._lock:
-            keep = needed() | set(self._pins)
+            keep = needed() | set(self._pins) | self._still_kept()
             for directory, known in ((self.blobs, self._known_blobs), (self.layers, self._known_layers)):
                 for path in list(directory.iterdir()):
                     digest = f"sha256:{path.name}"

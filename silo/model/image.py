@@ -51,11 +51,24 @@ class HistoryEntry(msgspec.Struct, frozen=True, kw_only=True):
     size_bytes: int = 0
 
 
+class ImageBase(msgspec.Struct, frozen=True, kw_only=True):
+    """The Windows base that an image was made on, and what runs in its place."""
+
+    family: str
+    """nanoserver, servercore, server or windows."""
+    os_version: str
+    layers: int
+    """How many of the image's lowest layers are the base's; they are not here."""
+    substitute: str
+    """The id of Silo's base."""
+
+
 class Image(msgspec.Struct, frozen=True, kw_only=True):
     """One image in the local store.
 
     `id` is the digest of its config (`sha256:…`); `layers` are diff ids, lowest first; `layer_paths` are the unpacked
-    read-only directories in the same order.
+    read-only directories, lowest first. Where Silo's base takes the place of Windows' (`base`), its directories come first, and
+    there are not as many as there are diff ids.
     """
 
     id: str
@@ -75,3 +88,5 @@ class Image(msgspec.Struct, frozen=True, kw_only=True):
     os_features: tuple[str, ...] = ()
     parent: str = ""
     """The image this one was committed from, while that is in the store."""
+    base: ImageBase | None = None
+    """None where the image's own layers run."""

@@ -9,10 +9,12 @@ import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from silo.images import ImageLimits, ImageRecord, LocalImageStore
+from silo.windows.base.environment import OS_VERSION
 from tests.support.documents import MemoryDocuments
 from tests.support.probes import require_program
 
@@ -23,9 +25,12 @@ class StoreOnDisk:
 
     root: Path
     rows: MemoryDocuments[ImageRecord] = field(default_factory=lambda: MemoryDocuments(ImageRecord))
+    settings: dict[str, Any] = field(default_factory=dict)
 
     def open(self, limits: ImageLimits | None = None) -> LocalImageStore:
-        return LocalImageStore(data_root=self.root, records=self.rows, limits=limits)
+        return LocalImageStore(
+            data_root=self.root, records=self.rows, limits=limits, windows_version=OS_VERSION, **self.settings
+        )
 
     def wipe(self) -> LocalImageStore:
         self.rows.rows.clear()

@@ -7,7 +7,7 @@ from typing import Any
 from silo.api.encode.configs import encode_healthcheck
 from silo.api.encode.times import unix_seconds
 from silo.model.clock import ZERO_TIME
-from silo.model.image import Image, ImageConfig
+from silo.model.image import Image, ImageBase, ImageConfig
 
 
 def encode_image_summary(image: Image, *, containers: int = -1, shared_bytes: int = -1) -> dict[str, Any]:
@@ -78,6 +78,17 @@ def encode_image(image: Image) -> dict[str, Any]:
         },
         "RootFS": {"Type": "layers", "Layers": list(image.layers)},
         "Metadata": {"LastTagTime": ZERO_TIME},
+        **({"SiloBase": encode_base(image.base)} if image.base else {}),
+    }
+
+
+def encode_base(base: ImageBase) -> dict[str, Any]:
+    """What runs in the place of which of the image's layers: Silo's own key of `docker image inspect`."""
+    return {
+        "Replaces": base.family,
+        "OsVersion": base.os_version,
+        "Layers": base.layers,
+        "Id": base.substitute,
     }
 
 

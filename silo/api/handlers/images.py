@@ -19,6 +19,8 @@ from silo.engine.ports import ImageChange, Progress, PullRequest
 from silo.errors import ImageNotFound, InvalidRequest, Unsupported
 from silo.model.image import Image
 
+_MOST_BASE_LAYERS = 127
+
 
 class ImageHandlers:
     def __init__(self, engine: Engine) -> None:
@@ -63,14 +65,19 @@ class ImageHandlers:
         reference = _join(name, tag)
         auth = parse_registry_auth(call.headers)
         request = PullRequest(
-            reference=reference, platform=call.text("platform"), username=auth.username, password=auth.password
+            reference=reference,
+            platform=call.text("platform"),
+            username=auth.username,
+            password=auth.password,
+            base_layers=_base_layers(call),
         )
         known = self._find(reference)
 
         def last(image: Image) -> list[dict[str, Any]]:
             digest = next((text.partition("@")[2] for text in image.digests), image.id)
             fresh = "Image is up to date for" if known == image.id else "Downloaded newer image for"
-            return [{"status": f"Digest: {digest}"}, {"status": f"Status: {fresh} {reference}"}]
+            lines = [{"status": f"Digest: {digest}"}, {"status": f"Status: {fresh} {reference}"}]
+            return [*_replaced(image), *lines]
 
         shown = tag if tag and not tag.startswith("sha256:") else ""
         await stream_progress(
@@ -112,7 +119,9 @@ class ImageHandlers:
             raise Unsupported("push --platform is not supported")
         reference = _join(call.name, tag)
         image = self._images.get(reference)
-        request = PullRequest(reference=reference, username=auth.username, password=auth.password)
+        request = PullRequest(
+            reference=reference, username=auth.username, password=auth.password, silo_base=call.flag("siloBase")
+        )
 
         def last(digest: str) -> list[dict[str, Any]]:
             shown = tag or "latest"
@@ -133,7 +142,8 @@ class ImageHandlers:
             raise Unsupported("load --platform is not supported")
 
         def last(images: tuple[Image, ...]) -> list[dict[str, Any]]:
-            return [
+            told = [{"stream": line["status"] + "\n"} for image in images for line in _replaced(image)]
+            return told + [
                 {"stream": f"Loaded image: {tag}\n"} if tag else {"stream": f"Loaded image ID: {image.id}\n"}
                 for image in images
                 for tag in image.tags or ("",)
@@ -141,7 +151,7 @@ class ImageHandlers:
 
         await stream_progress(
             call,
-            lambda progress: self._images.load(call.chunks(), progress),
+            lambda progress: self._images.load(call.chunks(), progress, base_layers=_base_layers(call)),
             quiet=call.flag("quiet", default=True),
             last=last,
         )
@@ -194,6 +204,24 @@ class ImageHandlers:
         auth = check_auth(decode_struct(await call.body(), AuthBody))
         status = await self._engine.auth(auth.username, auth.password, auth.serveraddress)
         return reply_json({"Status": status, "IdentityToken": ""})
+
+
+def _base_layers(call: Call) -> int | None:
+    """Silo's own: how many of the lowest layers of a Windows image are its base."""
+    text = call.text("baseLayers")
+    if not text:
+        return None
+    if not (text.isascii() and text.isdigit()) or int(text) > _MOST_BASE_LAYERS:
+        raise InvalidRequest(f"baseLayers={text[:20]!r} is not a number of layers", hint=f"0 to {_MOST_BASE_LAYERS}")
+    return int(text)
+
+
+def _replaced(image: Image) -> list[dict[str, Any]]:
+    """A word on what was substituted."""
+    if image.base is None:
+        return []
+    what = f"{image.base.family} {image.base.os_version}".strip()
+    return [{"status": f"Base: Silo's own runs in the place of {what} ({image.base.layers} layers, not downloaded)"}]
 
 
 def _change(change: ImageChange) -> dict[str, str]:

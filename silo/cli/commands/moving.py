@@ -20,13 +20,15 @@ if TYPE_CHECKING:
     from silo.cli.grammar import Values
 
 
-def pull_image(client: Client, image: str, *, platform: str, quiet: bool, descriptor: int = 1) -> None:
+def pull_image(
+    client: Client, image: str, *, platform: str, quiet: bool, base_layers: str = "", descriptor: int = 1
+) -> None:
     """With progress on `descriptor`. Raises Failure."""
     if "@" in image:
         name, _, tag = image.partition("@")
     else:
         name, tag = split_reference(image)
-    query = {"fromImage": name, "tag": tag or "latest", "platform": platform}
+    query = {"fromImage": name, "tag": tag or "latest", "platform": platform, "baseLayers": base_layers}
     lines = client.stream("POST", "/images/create", query, headers=registry_header(image))
     show_progress(lines, descriptor=descriptor, quiet=quiet)
 
@@ -40,7 +42,7 @@ def pull(client: Client, values: Values) -> int:
     if not quiet and not tagged:
         print_lines(["Using default tag: latest"])
         sys.stdout.flush()
-    pull_image(client, image, platform=values.text("platform"), quiet=quiet)
+    pull_image(client, image, platform=values.text("platform"), quiet=quiet, base_layers=values.text("base-layers"))
     full = image if tagged else f"{image}:latest"
     if "/" not in image:
         full = f"docker.io/library/{full}"
@@ -62,7 +64,8 @@ def push(client: Client, values: Values) -> int:
         sys.stdout.flush()
     # The header must be there, also without credentials.
     headers = registry_header(image) or {"X-Registry-Auth": "e30="}
-    lines = client.stream("POST", image_path(name, "/push"), {"tag": tag or "latest"}, headers=headers)
+    query = {"tag": tag or "latest", "siloBase": "1" if values.flag("with-silo-base") else ""}
+    lines = client.stream("POST", image_path(name, "/push"), query, headers=headers)
     show_progress(lines, quiet=values.flag("quiet"))
     if values.flag("quiet"):
         print_lines([image])
@@ -75,8 +78,13 @@ def load(client: Client, values: Values) -> int:
         raise Failure("requested load from stdin, but stdin is empty; use -i FILE, or < FILE")
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC) if path else 0
     quiet = values.flag("quiet") or not os.isatty(1)
+    query = {
+        "quiet": "1" if quiet else "0",
+        "platform": values.text("platform"),
+        "baseLayers": values.text("base-layers"),
+    }
     lines = client.stream(
-        "POST", "/images/load", {"quiet": "1" if quiet else "0", "platform": values.text("platform")},
+        "POST", "/images/load", query,
         body=read_chunks(descriptor), headers={"Content-Type": "application/x-tar"},
     )  # fmt: skip
     show_progress(lines)
@@ -140,14 +148,22 @@ def import_(client: Client, values: Values) -> int:
 _PLATFORM = ("platform", "", "string", "Choose a platform of a multi-platform image (linux/amd64, windows/amd64)")
 _OUTPUT = ("output", "o", "string", "Write to a file, instead of STDOUT")
 _QUIET = ("quiet", "q", "bool", "Suppress verbose output")
+_BASE_LAYERS = (
+    "base-layers",
+    "",
+    "string",
+    "How many of a Windows image's lowest layers are its base, if it does not tell",
+)
+_SILO_BASE = ("with-silo-base", "", "bool", "Push a Windows image with Silo's base: runs on Silo only")
 _ALL_TAGS = ("all-tags", "a", "bool", "All tags of the repository; not supported")
 COMMANDS = (
-    Command("pull", "[OPTIONS] NAME[:TAG|@DIGEST]", "Download an image from a registry", (_ALL_TAGS, _PLATFORM, _QUIET),
+    Command("pull", "[OPTIONS] NAME[:TAG|@DIGEST]", "Download an image from a registry",
+            (_ALL_TAGS, _BASE_LAYERS, _PLATFORM, _QUIET),
             pull, least=1, most=1, takes="images", examples=("silo pull debian:trixie",)),
-    Command("push", "[OPTIONS] NAME[:TAG]", "Upload an image to a registry", (_ALL_TAGS, _QUIET), push,
+    Command("push", "[OPTIONS] NAME[:TAG]", "Upload an image to a registry", (_ALL_TAGS, _QUIET, _SILO_BASE), push,
             least=1, most=1, takes="images", examples=("silo push registry.example:5000/app:1.0",)),
     Command("load", "[OPTIONS]", "Load an image from a tar archive or STDIN",
-            (("input", "i", "string", "Read from a tar archive file, instead of STDIN"), _PLATFORM, _QUIET),
+            (("input", "i", "string", "Read from a tar archive file, instead of STDIN"), _BASE_LAYERS, _PLATFORM, _QUIET),
             load, most=0, examples=("silo load -i app.tar", "xz -dc app.tar.xz | silo load")),
     Command("save", "[OPTIONS] IMAGE [IMAGE...]", "Save one or more images to a tar archive (streamed to STDOUT by default)",
             (_OUTPUT, _PLATFORM), save, least=1, takes="images", examples=("silo save -o app.tar app:1.0",)),

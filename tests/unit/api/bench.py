@@ -213,7 +213,10 @@ class PlayImages(FakeImages):
         self.pulled.append(request)
         return "sha256:" + "3" * 64
 
-    async def load(self, chunks: AsyncIterator[bytes], progress: Progress) -> tuple[Image, ...]:
+    async def load(
+        self, chunks: AsyncIterator[bytes], progress: Progress, *, base_layers: int | None = None
+    ) -> tuple[Image, ...]:
+        self.base_layers = base_layers
         async for chunk in chunks:
             self.received += chunk
         return (self.image,)

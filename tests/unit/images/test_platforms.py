@@ -78,3 +78,26 @@ def test_choice_from_an_index() -> None:
     assert chosen(entries, "linux/arm64") == "1"
     assert chosen(entries, "linux/s390x") is None
     assert chosen(entries[:3]) is None
+
+
+@pytest.mark.parametrize(
+    ("newest", "wish", "expected"),
+    [
+        (20348, "", "2"),
+        (17763, "", "1"),
+        (26100, "", "3"),
+        (14393, "", None),
+        (20348, "windows/amd64:10.0.26100", "3"),
+        (20348, "windows/amd64", "2"),
+    ],
+)
+def test_windows_is_taken_up_to_our_build_unless_a_version_is_wished_for(
+    newest: int, wish: str, expected: str | None
+) -> None:
+    entries = [
+        entry("1", "windows", "amd64", "10.0.17763.9999"),
+        entry("3", "windows", "amd64", "10.0.26100.1"),
+        entry("2", "windows", "amd64", "10.0.20348.9999"),
+    ]
+    found = choose_platform(entries, parse_platform(wish), newest_build=newest)
+    assert (found.digest[-1] if found else None) == expected

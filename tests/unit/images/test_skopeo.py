@@ -107,6 +107,7 @@ FATAL = 'time="2024-01-01T00:00:00Z" level=fatal msg="{}"\n'
             "cannot be reached",
         ),
         ("dial tcp: lookup r on 1.1.1.1:53: no such host", Unavailable, "cannot be reached"),
+        ('reading blob sha256:1: Get "http://r/v2/x/blobs/sha256:1": EOF', Unavailable, "cannot be reached"),
         ("toomanyrequests: You have reached your pull rate limit", Unavailable, "limits requests"),
         ("http: server gave HTTP response to HTTPS client", HostError, "insecure_registries"),
         ("x509: certificate signed by unknown authority", HostError, "TLS"),
