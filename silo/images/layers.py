@@ -12,12 +12,13 @@ from pathlib import Path
 from silo.errors import HostError, InvalidRequest, SiloError
 from silo.host.beneath import Root
 from silo.host.durable import host_error
+from silo.host.unpacking import Unpacked
 from silo.images.blobs import check_room
 from silo.images.compression import decompress
 from silo.images.limits import ImageLimits
-from silo.images.tarstream import ByteStream, TarReader
-from silo.images.unpack import LayerUnpacker, Unpacked
+from silo.images.unpack import LayerUnpacker
 from silo.images.workspace import Operation, Workspace, delete
+from silo.model.tarstream import ByteStream, TarReader
 
 _LOG = logging.getLogger(__name__)
 _ROOM_CHECK = 64 << 20
