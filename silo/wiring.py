@@ -32,6 +32,7 @@ from silo.network.bridge import BridgeNetworks
 from silo.state import Database
 from silo.storage import LocalStorage
 from silo.windows.base.environment import OS_VERSION
+from silo.windows.layer_format import WindowsLayerFormat
 from silo.windows.personality import WindowsPersonality
 from silo.windows.registry_text import compare_registry
 
@@ -143,6 +144,7 @@ async def build_daemon(settings: Settings) -> AsyncIterator[ApiServer]:
             records=database.documents("images", ImageRecord),
             limits=ImageLimits(layer_bytes=settings.max_layer_bytes),
             insecure_registries=settings.insecure_registries,
+            windows=WindowsLayerFormat(),
             windows_version=OS_VERSION,
             bases_mirror=settings.windows_bases_mirror,
             push_silo_base=settings.push_silo_base,

@@ -15,10 +15,10 @@ from pathlib import Path
 
 from silo.engine.ports import FileChange
 from silo.host.beneath import Links, Root
+from silo.host.overlay import is_opaque, is_whiteout
 from silo.model.leftovers import is_leftover
 from silo.model.windows_paths import PREFIX, REGISTRY_FILES, USER_REGISTRY_DIRECTORY, windows_path
 from silo.storage.failures import explained
-from silo.storage.overlay import is_opaque, is_whiteout
 
 MODIFIED = 0
 ADDED = 1

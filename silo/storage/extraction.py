@@ -24,10 +24,10 @@ from silo.errors import InvalidRequest, SiloError
 from silo.host import mounts
 from silo.host.beneath import Root
 from silo.host.durable import host_error
+from silo.model.tar_format import XATTR_PREFIX
 from silo.model.windows_paths import DRIVE_C, is_on_drive
 from silo.storage.archives import explained_path, resolve
 from silo.storage.spelling import Spelling
-from silo.storage.tar_format import XATTR_PREFIX
 from silo.storage.views import Shift
 
 _MAXIMUM_EXTENDED_BYTES = 1 << 20

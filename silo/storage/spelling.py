@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from silo.host.beneath import Root
+from silo.model.windows_names import fold
 from silo.model.windows_paths import DRIVE_C, is_on_drive
 from silo.storage.archives import names_in
 
@@ -31,7 +32,7 @@ class Spelling:
         while path:
             directory, _, name = path.rpartition("/")
             if directory in self._directories:
-                self._directories[directory].setdefault(name.casefold(), name)
+                self._directories[directory].setdefault(fold(name), name)
             path = directory
 
     def _spelled(self, directory: str, name: str) -> str:
@@ -39,9 +40,9 @@ class Spelling:
         if known is None:
             if len(self._directories) >= _KEPT_DIRECTORIES:
                 self._directories.clear()
-            known = {found.casefold(): found for found in reversed(names_in(self._root, directory))}
+            known = {fold(found): found for found in reversed(names_in(self._root, directory))}
             self._directories[directory] = known
-        found = known.get(name.casefold(), name)
+        found = known.get(fold(name), name)
         # an exact match wins, and what was removed meanwhile is no match
         exact = found == name or self._root.status(f"{directory}/{name}") is not None
         return name if exact or self._root.status(f"{directory}/{found}") is None else found

@@ -15,9 +15,9 @@ from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 
 from silo.host.beneath import Root
+from silo.host.overlay import is_opaque, is_whiteout
 from silo.model.leftovers import is_leftover
-from silo.storage.overlay import is_opaque, is_whiteout
-from silo.storage.tar_format import END, build_empty_file, build_header, padding
+from silo.model.tar_format import END, build_empty_file, build_header, padding
 from silo.storage.views import Shift
 
 _READ_BYTES = 256 * 1024

@@ -28,10 +28,10 @@ from collections.abc import Iterator
 import msgspec
 
 from silo.errors import InvalidRequest
+from silo.model.windows_names import fold, fold_lower, sort_key, units
 from silo.windows.hives import format as layout
 from silo.windows.hives.damage import DamagedRegistry
 from silo.windows.hives.hex_lines import broken_hex
-from silo.windows.hives.names import fold, fold_lower, sort_key, units
 from silo.windows.hives.reading import HiveLimits
 from silo.windows.hives.tree import FLAG_LINK, MAXIMUM_DEPTH, Key, Layering, Value, ValueType
 from silo.windows.wine_escapes import CONTROLS, OCTAL_DIGITS, unescape

@@ -97,7 +97,7 @@ def test_normalized_and_shown() -> None:
 
 TREE = {
     DRIVE_C: ["windows", "Program Files", "Data", "DATA"],
-    f"{DRIVE_C}/windows": ["temp", "Système"],
+    f"{DRIVE_C}/windows": ["temp", "Système", "Straße"],
     f"{DRIVE_C}/Program Files": ["App"],
 }
 
@@ -107,6 +107,9 @@ TREE = {
     [
         ("/WINDOWS/Temp", "/windows/temp"),
         ("/Windows/SYSTÈME", "/windows/Système"),
+        # two names on NTFS, one to str.casefold
+        ("/Windows/strasse", "/windows/strasse"),
+        ("/Windows/STRAßE", "/windows/Straße"),
         ("/program files/app/New/Deep", "/Program Files/App/New/Deep"),
         ("/DATA", "/DATA"),
         ("/data", "/DATA"),

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from silo.errors import InvalidRequest
-from silo.images import tarstream
-from silo.images.tarstream import ByteStream, TarEntry, TarReader
+from silo.model import tarstream
+from silo.model.tarstream import ByteStream, TarEntry, TarReader
 from tests.support.images import Entry, directory, file, hardlink, layer_tar, symlink
 
 
@@ -152,3 +152,10 @@ def test_the_stream_gives_exact_amounts() -> None:
     assert stream.take(3) == b"abc" and stream.offset == 3
     assert [bytes(piece) for piece in stream.pieces(3)] == [b"def"]
     assert stream.skip(5) == 1 and stream.take(1) == b"" and stream.offset == 7
+
+
+@pytest.mark.parametrize("time", ["99999999999999999999", "-99999999999999999999.5", "1e9"])
+def test_times_that_no_file_can_have_are_refused(time: str) -> None:
+    data = layer_tar([Entry(name="x", pax={"mtime": time})])
+    with pytest.raises(InvalidRequest, match="damaged"):
+        TarReader(ByteStream(iter([data]))).next()

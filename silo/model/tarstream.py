@@ -22,6 +22,8 @@ _HEADER = struct.Struct("100s8s8s8s12s12s8sc100s8s32s32s8s8s155s12x")
 _ZERO = bytes(BLOCK)
 _MAX_EXTENDED = 1 << 20
 _NANOSECONDS = 1_000_000_000
+# Far beyond every file system's times, and within what the kernel takes.
+_LATEST_SECOND = 1 << 62
 _CHECKSUM_AS_SPACES = 8 * 0x20
 _ADLER_PRIME = 65521
 
@@ -219,7 +221,7 @@ class TarReader:
             _number(mode) & 0o7777,
             _number(uid),
             _number(gid),
-            _number(mtime) * _NANOSECONDS,
+            _seconds(mtime) * _NANOSECONDS,
             _text(link.split(b"\0", 1)[0]),
             _number(major) if is_device else 0,
             _number(minor) if is_device else 0,
@@ -334,8 +336,18 @@ def _nanoseconds(raw: bytes) -> int:
     whole, _, fraction = raw.partition(b".")
     negative = whole.startswith(b"-")
     digits = (fraction + b"000000000")[:9]
-    value = _decimal(whole.removeprefix(b"-") or b"0") * _NANOSECONDS + _decimal(digits)
+    seconds = _decimal(whole.removeprefix(b"-") or b"0")
+    if seconds > _LATEST_SECOND:
+        raise ValueError(f"{raw[:24]!r} is no time")
+    value = seconds * _NANOSECONDS + _decimal(digits)
     return -value if negative else value
+
+
+def _seconds(raw: bytes) -> int:
+    value = _number(raw)
+    if not -_LATEST_SECOND < value < _LATEST_SECOND:
+        raise InvalidRequest(f"the archive is damaged: {raw!r} is no time")
+    return value
 
 
 @functools.lru_cache(4096)  # owners, modes and times repeat from entry to entry

@@ -10,7 +10,6 @@ import pytest
 
 from silo.model.file_modes import go_mode
 from silo.model.leftovers import is_leftover
-from silo.storage.overlay import is_whiteout
 from silo.storage.tar_tree import portable_capability
 
 
@@ -41,12 +40,6 @@ DIRECTORY, FILE = stat.S_IFDIR | 0o755, stat.S_IFREG | 0o644
 )
 def test_leftovers(name: str, found: os.stat_result, leftover: bool) -> None:
     assert is_leftover(name, found) is leftover
-
-
-def test_whiteouts() -> None:
-    assert is_whiteout(status(stat.S_IFCHR))
-    assert not is_whiteout(status(stat.S_IFCHR, device=os.makedev(1, 3)))
-    assert not is_whiteout(status(FILE))
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
-from silo.windows.hives.format import name_hash, name_hint
-from silo.windows.hives.names import fold, fold_lower, sort_key
+from silo.model.windows_names import fold, fold_lower, sort_key
 
 
 def test_pairs_are_folded_and_nothing_else() -> None:
@@ -26,15 +25,6 @@ def test_order_is_that_of_utf16_units() -> None:
     assert sorted(["\uff21", "\U0001f600", "a", "A_", "AA"], key=lambda name: sort_key(fold(name))) == (
         ["a", "AA", "A_", "\U0001f600", "\uff21"]
     )
-
-
-def test_hash_and_hint() -> None:
-    # the first by hand: (65 * 37 + 66) * 37 + 67
-    assert name_hash("abc") == name_hash("ABC") == 91494
-    assert name_hash("") == 0
-    assert name_hint("Software") == b"Soft"
-    assert name_hint("é") == b"\xe9\0\0\0"
-    assert name_hint("€uro") == bytes(4)
 
 
 # Of l_intl.nls (Wine 8.0): the units that each unit is mapped to, for all that Unicode 3.2 had assigned, since later characters

@@ -10,7 +10,7 @@ import tarfile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from silo.storage.tar_format import END, build_empty_file, build_header, padding
+from silo.model.tar_format import END, build_empty_file, build_header, padding
 
 
 def status(mode: int, *, size: int = 0, mtime: int = 0, device: int = 0) -> os.stat_result:
