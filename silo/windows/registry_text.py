@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator
 
 from silo.engine.ports import FileChange
-from silo.windows.registry.noise import is_noisy_key, is_noisy_value
+from silo.windows.registry.noise import Noise
 from silo.windows.wine_escapes import SURROGATE, unescape
 
 MODIFIED = 0
@@ -29,6 +29,7 @@ _VALUE = re.compile(r'(?:@|"(?P<name>[^"\\]*(?:\\.[^"\\]*)*)")=', re.DOTALL)
 def compare_registry(file: str, before: bytes, after: bytes) -> tuple[FileChange, ...]:
     """Changed keys as `HKLM\\Software\\Key`, changed values of a key that stayed as `HKLM\\Software\\Key\\\\Value`, sorted."""
     root = _ROOTS.get(file, file)
+    noise = Noise(file, before, after)
     old, new = _blocks(before), _blocks(after)
     changes = []
     for key in sorted(old.keys() | new.keys()):
@@ -36,21 +37,21 @@ def compare_registry(file: str, before: bytes, after: bytes) -> tuple[FileChange
             continue
         if key not in old or key not in new:
             kind, block = (ADDED, new[key]) if key in new else (DELETED, old[key])
-            if not _is_noise(file, key, block[1]):
+            if not _is_noise(noise, key, block[1]):
                 changes.append(FileChange(kind=kind, path=f"{root}\\{block[0]}"))
             continue
         changes += (
             FileChange(kind=kind, path=f"{root}\\{new[key][0]}\\\\{name or '(Default)'}")
             for kind, name in _changed_values(_values(old[key][1]), _values(new[key][1]))
-            if not is_noisy_value(file, key, name.lower())
+            if not noise.is_value(key, name.lower())
         )
     return tuple(changes)
 
 
-def _is_noise(file: str, key: str, lines: str) -> bool:
+def _is_noise(noise: Noise, key: str, lines: str) -> bool:
     """Whether a key that came or went holds nothing but what Wine writes by itself."""
     values = _values(lines)
-    return is_noisy_key(file, key) or (bool(values) and all(is_noisy_value(file, key, name) for name in values))
+    return noise.is_key(key) or (bool(values) and all(noise.is_value(key, name) for name in values))
 
 
 def _blocks(untrusted_data: bytes) -> dict[str, tuple[str, str]]:

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from silo.windows.hives import Key, diff_trees, write_hive
 from silo.windows.hives.names import fold, fold_lower
 from silo.windows.hives.places import PLACES, build_delta_hive
-from silo.windows.registry.noise import is_noisy_key, is_noisy_value
+from silo.windows.registry.noise import Noise
 from silo.windows.registry.sections import EMPTY, RegistrySections, with_parents
 
 
@@ -53,24 +53,26 @@ def changed_parts(file: str, before: bytes, untrusted_after: bytes) -> tuple[Key
     old, new = RegistrySections(before), RegistrySections(untrusted_after)
     changed = [path for path in old.places.keys() | new.places.keys() if old.body(path) != new.body(path)]
     paths = with_parents(changed)
-    before_changed, after_changed = _without_noise(file, "", old.read(paths), new.read(paths))
+    before_changed, after_changed = _without_noise(
+        Noise(file, before, untrusted_after), "", old.read(paths), new.read(paths)
+    )
     return before_changed or Key(""), after_changed or Key("")
 
 
-def _without_noise(file: str, path: str, old: Key | None, new: Key | None) -> tuple[Key | None, Key | None]:
+def _without_noise(noise: Noise, path: str, old: Key | None, new: Key | None) -> tuple[Key | None, Key | None]:
     """Both states of one key (None where there is none), in the spelling of the old one; twice None for one that is noise: on
     each side where it is, it holds something, and nothing that is not Wine's own."""
-    if is_noisy_key(file, path):
+    if noise.is_key(path):
         return None, None
     before, after = ({fold(key.name): key for key in side.subkeys} if side else {} for side in (old, new))
     below = []
     for name in dict.fromkeys((*before, *after)):
         # no comprehension: trees may be so deep that its frames count
         at = f"{path}\\{fold_lower(name)}" if path else fold_lower(name)
-        below.append(_without_noise(file, at, before.get(name), after.get(name)))
+        below.append(_without_noise(noise, at, before.get(name), after.get(name)))
     cleaned = (
-        _cleaned(file, path, old, [lower for lower, _ in below]),
-        _cleaned(file, path, new, [upper for _, upper in below]),
+        _cleaned(noise, path, old, [lower for lower, _ in below]),
+        _cleaned(noise, path, new, [upper for _, upper in below]),
     )
     sides = zip(cleaned, (old, new), strict=True)
     if path and all(clean is None or (_is_empty(clean) and clean != key) for clean, key in sides):
@@ -82,10 +84,10 @@ def _without_noise(file: str, path: str, old: Key | None, new: Key | None) -> tu
     return lower, upper
 
 
-def _cleaned(file: str, path: str, key: Key | None, subkeys: Iterable[Key | None]) -> Key | None:
+def _cleaned(noise: Noise, path: str, key: Key | None, subkeys: Iterable[Key | None]) -> Key | None:
     if key is None:
         return None
-    values = tuple(value for value in key.values if not is_noisy_value(file, path, fold_lower(value.name)))
+    values = tuple(value for value in key.values if not noise.is_value(path, fold_lower(value.name)))
     return replace(key, values=values, subkeys=tuple(subkey for subkey in subkeys if subkey is not None))
 
 

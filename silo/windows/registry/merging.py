@@ -112,7 +112,8 @@ class _Writer:
             if sections is not None:
                 if not _same(self._old.get(path), key):
                     first, *more = sections
-                    edits.append((first.start, first.end, write_block(key, self._written[path])[1:] + "\n"))
+                    gap = "\n" if self._sections.text.endswith("\n\n", first.start, first.end) else ""
+                    edits.append((first.start, first.end, write_block(key, self._written[path])[1:] + gap))
                     edits += [(section.start, section.end, "") for section in more]
             elif key.values or key.class_name or key.flags & FLAG_LINK or self._is_leaf(path, key):
                 added.append(write_block(key, self._written[path]))

@@ -21,6 +21,8 @@ _KEYS = tuple(
         ("system.reg", _CONTROL + "video"),
         # the environment of a session, which is volatile on Windows
         ("user.reg", "volatile environment"),
+        # what the first desktop noted of its theme
+        ("user.reg", r"software\\microsoft\\windows\\currentversion\\thememanager"),
     )
 )
 """(file, key): with all below it."""
@@ -44,14 +46,33 @@ _VALUES = tuple(
 """(file, key, value)."""
 
 
-def is_noisy_key(file: str, key: str) -> bool:
-    """Whether a key of a Wine file (`system.reg`) is Wine's own with all below it; `key` in lower case."""
-    return any(file == noisy and keys.fullmatch(key) is not None for noisy, keys in _KEYS)
-
-
-def is_noisy_value(file: str, key: str, value: str) -> bool:
-    """Whether a value is Wine's own; both names in lower case, "" is the default value."""
-    return is_noisy_key(file, key) or any(
-        file == noisy and keys.fullmatch(key) is not None and values.fullmatch(value) is not None
-        for noisy, keys, values in _VALUES
+_FIRST_DESKTOP = tuple(
+    (re.compile(key), re.compile(value))
+    for key, value in (
+        (r"control panel\\colors", ".*"),
+        (r"control panel\\desktop", "userpreferencesmask"),
+        (r"control panel\\desktop\\windowmetrics", ".*"),
     )
+)
+"""Values of user.reg that the first desktop of a user writes, from Wine's theme; later they are the user's own."""
+_THEME_LOADED = b'"LoadedBefore"='
+
+
+class Noise:
+    """What to leave out of a comparison of two states of one Wine file (`system.reg`)."""
+
+    def __init__(self, file: str, before: bytes = b"", after: bytes = b"") -> None:
+        self._keys = [keys for noisy, keys in _KEYS if noisy == file]
+        self._values = [(keys, values) for noisy, keys, values in _VALUES if noisy == file]
+        if file == "user.reg" and _THEME_LOADED in after and _THEME_LOADED not in before:
+            self._values += _FIRST_DESKTOP
+
+    def is_key(self, key: str) -> bool:
+        """Whether a key is Wine's own with all below it; `key` is a path in lower case."""
+        return any(keys.fullmatch(key) is not None for keys in self._keys)
+
+    def is_value(self, key: str, value: str) -> bool:
+        """Whether a value is Wine's own; both names in lower case, "" is the default value."""
+        return self.is_key(key) or any(
+            keys.fullmatch(key) is not None and values.fullmatch(value) is not None for keys, values in self._values
+        )

@@ -23,7 +23,7 @@ from silo.windows.hives.places import DELTA_ROOT
 from silo.windows.hives.tree import find_key
 from silo.windows.registry.comparing import diff_wine_file
 from silo.windows.registry.merging import merge_wine_file
-from silo.windows.registry.noise import is_noisy_key
+from silo.windows.registry.noise import Noise
 from silo.windows.registry.sections import LIMITS
 
 USER_FILE = "user.reg"
@@ -84,7 +84,8 @@ def _find_user(user: str) -> tuple[str, int]:
 
 
 def _without_noise(root: Key) -> Key:
-    kept = tuple(key for key in root.subkeys if not is_noisy_key(USER_FILE, fold_lower(key.name)))
+    noise = Noise(USER_FILE)
+    kept = tuple(key for key in root.subkeys if not noise.is_key(fold_lower(key.name)))
     return replace(root, subkeys=kept)
 
 

@@ -107,3 +107,30 @@ def test_a_key_with_a_users_value_that_goes_takes_the_noise_along_and_leaves_wha
     (data,) = diff_registry({"system.reg": with_value.encode()}, {"system.reg": STARTED.encode()}).values()
     key = find_key(read_hive(data).root, "Microsoft\\Windows NT\\CurrentVersion\\AeDebug")
     assert key is not None and [(value.name, value.tombstone) for value in key.values] == [("Auto", True)]
+
+
+DESKTOP = (
+    HEADER
+    + """
+[Control Panel\\\\Colors] 1
+"Window"="{0}"
+
+[Control Panel\\\\Desktop] 1
+"UserPreferencesMask"=hex:{0}
+"Wallpaper"="{1}"
+
+[Software\\\\Microsoft\\\\Windows\\\\CurrentVersion\\\\ThemeManager] 1
+"{2}"="1"
+"""
+)
+
+
+def test_the_first_desktop_of_a_user_is_no_change_and_colours_are_the_users_after_it() -> None:
+    def shown(before: str, after: str) -> list[str]:
+        return [change.path for change in compare_registry("user.reg", before.encode(), after.encode())]
+
+    fresh, loaded = DESKTOP.format("00", "a", "x"), DESKTOP.format("01", "a", "LoadedBefore")
+    assert shown(fresh, loaded) == []
+    assert shown(fresh, DESKTOP.format("01", "b", "LoadedBefore")) == ["HKCU\\Control Panel\\Desktop\\\\Wallpaper"]
+    assert len(shown(loaded, DESKTOP.format("02", "a", "LoadedBefore"))) == 2
+    assert len(shown(fresh, DESKTOP.format("02", "a", "x"))) == 2
