@@ -1,7 +1,7 @@
 """Windows layers for the image store: files by silo.windows.layers, the registry by silo.windows.registry, both in one directory.
 
-A layer's directory holds, beside its files, the registry's text files as they are with its deltas merged into those of the layers
-below. So the uppermost directory that has such a file has the whole registry, and a container's start merges nothing.
+A layer's directory holds, beside its files, the registry's text files with its deltas merged into those of the layers below. So a
+container's start merges nothing, and layers that images share have their registry merged once.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 
 from silo.engine.ports import UnpackedLayer
 from silo.model.tarstream import ByteStream, TarReader
+from silo.windows.layer_registry import LayerRegistry
 from silo.windows.layers import find_hives, unpack_layer
 
 
@@ -24,7 +25,9 @@ class WindowsLayerFormat:
         with TemporaryDirectory(dir=target.parent, prefix="hives-") as directory:
             hives = Path(directory, "found")
             result = unpack_layer(target, hives, TarReader(ByteStream(chunks)), below, check=check)
-            find_hives(hives)
+            deltas = {name: path.read_bytes() for name, path in find_hives(hives).items()}
+        with LayerRegistry(below) as registry:
+            registry.merge(target, deltas, result.warn)
         return result
 
     def convert(self, chunks: Iterator[bytes], below: Sequence[Path], directory: Path) -> Iterator[bytes]:

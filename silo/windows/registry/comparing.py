@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping
 
 from msgspec.structs import replace
 
+from silo.model.windows_names import fold, fold_lower
 from silo.windows.hives import Key, diff_trees, write_hive
-from silo.windows.hives.names import fold, fold_lower
 from silo.windows.hives.places import PLACES, build_delta_hive
 from silo.windows.registry.noise import Noise
 from silo.windows.registry.sections import EMPTY, RegistrySections, with_parents

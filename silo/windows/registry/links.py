@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from msgspec.structs import replace
 
 from silo.errors import InvalidRequest
+from silo.model.windows_names import fold
 from silo.windows.hives import Key, Layering, read_wine_text
-from silo.windows.hives.names import fold
 from silo.windows.hives.tree import FLAG_LINK, find_value, split_path
 from silo.windows.registry.sections import LIMITS, RegistrySections
 

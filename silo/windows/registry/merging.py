@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from silo.errors import InvalidRequest
+from silo.model.windows_names import fold
 from silo.windows.hives import DamagedRegistry, Key, Layering, merge_trees, read_hive
-from silo.windows.hives.names import fold
 from silo.windows.hives.places import PLACES, HivePlace, graft
 from silo.windows.hives.tree import FLAG_LINK, MAXIMUM_DEPTH, walk
 from silo.windows.hives.wine_text import escape_name, write_block

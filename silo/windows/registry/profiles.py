@@ -16,9 +16,9 @@ import struct
 from msgspec.structs import replace
 
 from silo.errors import InvalidRequest
+from silo.model.windows_names import fold_lower
 from silo.windows.base.environment import ADMINISTRATOR, PREFIX, USER, USER_REGISTRY_DIRECTORY
 from silo.windows.hives import Hive, Key, diff_trees, merge_trees, read_hive, read_wine_text, write_hive
-from silo.windows.hives.names import fold_lower
 from silo.windows.hives.places import DELTA_ROOT
 from silo.windows.hives.tree import find_key
 from silo.windows.registry.comparing import diff_wine_file

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Iterator
 from functools import cached_property
 from typing import NamedTuple
 
+from silo.model.windows_names import fold
 from silo.windows.hives import DamagedRegistry, HiveLimits, Key, read_wine_text
-from silo.windows.hives.names import fold
 from silo.windows.hives.tree import MAXIMUM_DEPTH
 from silo.windows.hives.wine_text import SIGNATURE, escape_name
 from silo.windows.wine_escapes import unescape

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from silo.errors import InvalidRequest
+from silo.model.windows_names import fold
 from silo.windows.hives import (
     DamagedRegistry,
     Hive,
@@ -24,7 +25,6 @@ from silo.windows.hives import (
     write_hive,
     write_wine_text,
 )
-from silo.windows.hives.names import fold
 from silo.windows.hives.tree import FLAG_LINK, find_key, find_value, tombstone, value_tombstone
 from silo.windows.registry import diff_registry, merge_registry
 from silo.windows.registry.comparing import diff_wine_file
