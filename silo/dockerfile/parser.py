@@ -77,7 +77,8 @@ def _read_instruction(reader: SourceReader, line: LogicalLine, file: str, checks
 def _parse_instruction(line: LogicalLine, file: str, escape: str) -> Instruction:
     where = f"{file}:{line.first}"
     original = line.text.strip()
-    # A line of an escape alone, or followed by blanks: the instruction has no name.
+    if not original:
+        raise mistake(where, "a continued line holds no instruction", hint=f"remove the {escape} that stands alone")
     name, *rest = BLANKS.split(original, maxsplit=1)
     upper = name.upper()
     if upper not in INSTRUCTIONS:
