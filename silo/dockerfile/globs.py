@@ -9,8 +9,7 @@ Sources: https://pkg.go.dev/path/filepath#Match, https://docs.docker.com/build/c
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-
-import msgspec
+from typing import NamedTuple
 
 MAXIMUM_PATTERN = 4096
 """Characters of one pattern."""
@@ -22,7 +21,7 @@ _KEPT_BITS = 1 << 25
 _Accepts = Callable[[str], bool]
 
 
-class _State(msgspec.Struct, frozen=True):
+class _State(NamedTuple):
     """A place within a pattern: which characters lead to the next place, which ones lead back here, and whether one may
     go on without any."""
 

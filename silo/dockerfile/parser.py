@@ -14,8 +14,9 @@ from silo.dockerfile.arguments import INSTRUCTIONS, parse_words
 from silo.dockerfile.checks import Checks
 from silo.dockerfile.flags import parse_flags
 from silo.dockerfile.mistakes import mistake, nearest, shown
-from silo.dockerfile.source import LogicalLine, SourceReader, decode_text
+from silo.dockerfile.source import LogicalLine, SourceReader
 from silo.dockerfile.syntax import BACKSLASH, Dockerfile, Heredoc, Instruction, Stage
+from silo.dockerfile.text import decode_text
 from silo.dockerfile.words import BLANKS, find_heredocs, split_flags
 
 MAXIMUM_STAGES = 1000

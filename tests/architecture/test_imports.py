@@ -74,6 +74,18 @@ def test_what_reads_dockerfiles_does_no_input_or_output() -> None:
         assert not re.search(r"\bopen\(", path.read_text()), path
 
 
+def test_what_the_command_line_needs_of_dockerfiles_is_standard_library_only() -> None:
+    import sys
+
+    needed = ["ignore"]
+    for module in needed:
+        for name in _imports(ROOT / "dockerfile" / f"{module}.py"):
+            layer, _, inner = name.removeprefix("silo.").partition(".")
+            if layer == "dockerfile" and inner not in needed:
+                needed.append(inner)
+            assert name.split(".")[0] in {*sys.stdlib_module_names, "silo"}, f"{module}.py imports {name}"
+
+
 @pytest.mark.parametrize("path", _modules(), ids=lambda path: str(path.relative_to(ROOT)))
 def test_only_the_host_layer_starts_processes(path: Path) -> None:
     # The command line starts the daemon, the keeper is a process of its own outside the daemon.
