@@ -107,8 +107,6 @@ def _check_copy(instruction: Instruction, copied: FileCopy) -> None:
         raise mistake(where, "the destination is empty", hint="a variable in it may not be set")
     if any(not source for source in copied.sources):
         raise mistake(where, "a source is empty", hint="a variable in it may not be set")
-    if copied.source_stage and copied.contents:
-        raise mistake(where, "a heredoc is no file of another stage", hint="drop --from or the heredoc")
     if any(not _is_file_name(content.name) for content in copied.contents):
         raise mistake(where, "a heredoc's name is a file's name and holds no slash")
     if copied.checksum and not _CHECKSUM.fullmatch(copied.checksum):
