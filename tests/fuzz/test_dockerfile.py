@@ -190,8 +190,8 @@ def test_the_largest_files_cost_seconds_at_most() -> None:
     ]
     pieces += [b"COPY a b\n" * 3, b"--exclude=a ", b"--mount=a ", b"EXPOSE 1-65535 ", b"\t", b"\xc3\xa9"]
     for piece in pieces:
-        for head in (b"", b"FROM a\nRUN ", b"FROM a\nCOPY ", b"FROM a\nONBUILD RUN ", b"FROM a\nENV "):
+        for head in (b"FROM a\nRUN ", b"FROM a\nCOPY ", b"FROM a\nENV "):
             untrusted = (head + piece * (MAXIMUM_FILE_BYTES // len(piece)))[:MAXIMUM_FILE_BYTES]
             begin = time.monotonic()
             _accepts(lambda data=untrusted: parse_dockerfile(data))  # type: ignore[misc]
-            assert time.monotonic() - begin < 20, (head, piece)
+            assert time.monotonic() - begin < 8, (head, piece)

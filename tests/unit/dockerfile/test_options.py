@@ -199,6 +199,23 @@ def test_pairs_and_arguments() -> None:
         options.parse_pairs(_only("ENV $none=x"), _fill)
 
 
+@pytest.mark.parametrize("text", ["ENV {}", "COPY {} d/", "VOLUME {}"])
+def test_a_long_value_that_is_named_often_is_refused(text: str) -> None:
+    instruction = _only(text.format(" ".join(f"a{number}=$v" for number in range(20))))
+    values = {"v": "x" * 500_000}
+
+    def fill(word: str) -> str:
+        return expand(word, values, escape="\\")
+
+    calls: dict[str, Callable[[], object]] = {
+        "ENV": lambda: options.parse_pairs(instruction, fill),
+        "COPY": lambda: options.parse_file_copy(instruction, fill, lambda heredoc: heredoc.text),
+        "VOLUME": lambda: options.parse_volumes(instruction, fill),
+    }
+    with pytest.raises(InvalidRequest, match="Dockerfile:3: its variables make more than 4194304 characters"):
+        calls[instruction.name]()
+
+
 @pytest.mark.parametrize("name", ["SIGTERM", "term", "9", "SIGRTMIN+3", "RTMAX-2", "64"])
 def test_stop_signals(name: str) -> None:
     assert options.parse_stop_signal(_only(f"STOPSIGNAL {name}"), _fill) == name
