@@ -16,14 +16,14 @@ XATTR_PREFIX = "SCHILY.xattr."
 FILE = b"0"
 HARD_LINK = b"1"
 SYMBOLIC_LINK = b"2"
-_DIRECTORY = b"5"
+DIRECTORY = b"5"
 _PAX = b"x"
 _KINDS = {
     stat.S_IFREG: FILE,
     stat.S_IFLNK: SYMBOLIC_LINK,
     stat.S_IFCHR: b"3",
     stat.S_IFBLK: b"4",
-    stat.S_IFDIR: _DIRECTORY,
+    stat.S_IFDIR: DIRECTORY,
     stat.S_IFIFO: b"6",
 }
 
@@ -40,7 +40,7 @@ def build_header(
     """All blocks that stand before an entry's data. `owner` is (uid, gid); directories' names end in a slash."""
     kind = HARD_LINK if hard_link else _KINDS[stat.S_IFMT(status.st_mode)]
     size = status.st_size if kind == FILE else 0
-    raw_name = os.fsencode(name + "/" if kind == _DIRECTORY and not name.endswith("/") else name)
+    raw_name = os.fsencode(name + "/" if kind == DIRECTORY and not name.endswith("/") else name)
     raw_link = os.fsencode(link)
     records: list[tuple[bytes, bytes]] = []
     fields = {
@@ -58,6 +58,45 @@ def build_header(
     device = (os.major(status.st_rdev), os.minor(status.st_rdev)) if is_device else (0, 0)
     main = _block(fields, kind, device)
     return (_extended(raw_name, records) if records else b"") + main
+
+
+def build_member(
+    name: str,
+    kind: bytes,
+    *,
+    mode: int,
+    modified_ns: int,
+    size: int = 0,
+    link: str = "",
+    extended: Mapping[str, bytes] | None = None,
+) -> bytes:
+    """The same for a member that is no file of this machine: root's, of a name that is taken as it is, with nanoseconds.
+
+    `mode` may hold the type's bits; `extended` are further pax records.
+    """
+    raw_name, raw_link = os.fsencode(name), os.fsencode(link)
+    records: list[tuple[bytes, bytes]] = []
+    seconds, rest = divmod(modified_ns, 1_000_000_000)
+    fields = {
+        "name": _text(raw_name, 100, b"path", records),
+        "mode": _octal(mode, 8),
+        "uid": _octal(0, 8),
+        "gid": _octal(0, 8),
+        "size": _number(size, 12, b"size", records),
+        "mtime": _octal(seconds if 0 <= seconds < 8**11 else 0, 12),
+        "link": _text(raw_link, 100, b"linkpath", records),
+    }
+    if rest or not 0 <= seconds < 8**11:
+        records.append((b"mtime", build_time(modified_ns)))
+    records.extend((key.encode(), value) for key, value in sorted((extended or {}).items()))
+    return (_extended(raw_name, records) if records else b"") + _block(fields, kind, (0, 0))
+
+
+def build_time(time_ns: int) -> bytes:
+    """Nanoseconds since 1970 as pax writes them: seconds with a fraction, without trailing zeros."""
+    seconds, rest = divmod(abs(time_ns), 1_000_000_000)
+    text = f"{'-' if time_ns < 0 else ''}{seconds}.{rest:09}"
+    return text.rstrip("0").rstrip(".").encode()
 
 
 def padding(size: int) -> bytes:

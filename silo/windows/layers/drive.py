@@ -40,19 +40,15 @@ class Drive:
         self._warn = warn
         self._times: dict[str, Times] = {}
         """By the place of a directory in the layer; set at the end."""
-        self._whiteouts: set[str] = set()
-        self._opaque = False
+        self._hidden: set[str] = set()
+        self._opaque: set[str] = set()
         self.parents: dict[str, str] = {}
         """Names of directories in the archive → their paths here, where they exist. Forgotten when directories go."""
 
     def ensure_directory(self, path: str, *, replace: bool = False) -> None:
         """Make what is missing of a path. `replace`: a file or link at its end gives way. Raises InvalidRequest, OSError."""
-        try:
-            self._root.directory(on_disk(path))
+        if self._has_directory(path):
             return
-        except OSError as error:
-            if error.errno not in _NO_DIRECTORY:
-                raise
         place = ""
         parts = on_disk(path).split("/")
         for count, part in enumerate(parts, 1):
@@ -60,12 +56,11 @@ class Drive:
             status = self._root.status(place)
             if status is not None and stat.S_ISDIR(status.st_mode):
                 continue
-            hidden = status is not None and is_whiteout(status)
             if status is not None:
-                if not hidden and not (replace and count == len(parts)):
+                if not is_whiteout(status) and not (replace and count == len(parts)):
                     raise InvalidRequest(f"{_shown(place)} is no directory in this layer")
                 self.clear(_on_drive(place))
-            self._create(place, opaque=hidden)
+            self._create(place)
 
     def set_properties(self, path: str, properties: Properties, times: Times, owner: tuple[int, int] | None) -> None:
         """Of a directory that exists. `owner` None leaves it to whom it belongs."""
@@ -83,46 +78,64 @@ class Drive:
             os.close(descriptor)
         self._times[on_disk(path)] = times
 
-    def clear(self, path: str) -> None:
-        """Remove whatever this layer has at a path."""
+    def clear(self, path: str) -> bool:
+        """Remove whatever this layer has at a path. Answers whether it was a directory, with all that was in it."""
         place = on_disk(path)
         status = self._root.status(place)
         if status is None:
-            return
+            return False
         self._root.remove(place)
-        self._whiteouts.discard(path)
-        if stat.S_ISDIR(status.st_mode):
-            for known in [known for known in self._times if known == place or known.startswith(f"{place}/")]:
-                del self._times[known]
-            self._forget()
+        if not stat.S_ISDIR(status.st_mode):
+            return False
+        for known in [known for known in self._times if known == place or known.startswith(f"{place}/")]:
+            del self._times[known]
+        self._forget()
+        return True
 
     def hide(self, path: str) -> None:
-        """What the layers below have there is gone; what this layer brings itself stays."""
+        """What the layers below have there is gone; what this layer brings itself, before or after, stays."""
+        self._hidden.add(path)
         status = self._root.status(on_disk(path))
         if status is None:
-            self._root.make_node(on_disk(path), stat.S_IFCHR | 0o600, os.makedev(0, 0))
-            self._root.set_times(on_disk(path), 0, 0)
-            self._whiteouts.add(path)
+            self._make_whiteout(path)
         elif stat.S_ISDIR(status.st_mode):
             self.make_opaque(path)
 
     def make_opaque(self, path: str) -> None:
         """Nothing of the layers below shows through a directory of this layer."""
+        self._opaque.add(path)
         self._root.set_attribute(on_disk(path), OPAQUE_ATTRIBUTE, b"y")
-        self._opaque = True
         self._forget()
 
     def finish(self) -> None:
-        """Take away what is hidden twice, then set the directories' times."""
-        if self._opaque:
-            for path in self._whiteouts:
+        """Hide what must be hidden and nothing twice, then set the directories' times."""
+        for path in self._hidden:
+            # what this layer had there, or the directory it is in, may have gone and come again
+            if not self._has_directory(path.rpartition("/")[0]):
+                continue
+            status = self._root.status(on_disk(path))
+            if status is None:
+                self._make_whiteout(path)
+            if self._opaque and (status is None or is_whiteout(status)) and self._is_in_opaque(path):
                 # overlayfs lists whiteouts of a directory that it need not merge, as names of nothing
-                if self._is_in_opaque(path):
-                    self._root.remove(on_disk(path))
+                self._root.remove(on_disk(path))
         for place, times in reversed(self._times.items()):
             self._root.set_times(place, *times)
         # never shown, but the same each time
         self._root.set_times("", 0, 0)
+
+    def _has_directory(self, path: str) -> bool:
+        try:
+            self._root.directory(on_disk(path))
+        except OSError as error:
+            if error.errno not in _NO_DIRECTORY:
+                raise
+            return False
+        return True
+
+    def _make_whiteout(self, path: str) -> None:
+        self._root.make_node(on_disk(path), stat.S_IFCHR | 0o600, os.makedev(0, 0))
+        self._root.set_times(on_disk(path), 0, 0)
 
     def _is_in_opaque(self, path: str) -> bool:
         parts = path.split("/")[:-1]
@@ -139,9 +152,10 @@ class Drive:
         self._tree.forget()
         self.parents.clear()
 
-    def _create(self, place: str, *, opaque: bool) -> None:
+    def _create(self, place: str) -> None:
         """A directory that is there below, and shows through, keeps its owner, mode, times and properties."""
         path = _on_drive(place) if place.startswith(DRIVE) else None
+        opaque = path is not None and (path in self._hidden or path in self._opaque)
         owner, mode, times = (0, 0), _MODE, (0, 0)
         properties: dict[str, bytes] = {}
         below = None
@@ -168,12 +182,11 @@ class Drive:
         for name, value in properties.items():
             self._root.set_attribute(place, name, value)
         self._times[place] = times
-        if path is not None:
-            if opaque:
-                self.make_opaque(path)
-            if path:
-                parent, _, name = path.rpartition("/")
-                self._tree.note(parent, name)
+        if path is not None and opaque:
+            self.make_opaque(path)
+        if path:
+            parent, _, name = path.rpartition("/")
+            self._tree.note(parent, name)
 
 
 def _on_drive(place: str) -> str:

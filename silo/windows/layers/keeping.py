@@ -26,6 +26,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 import msgspec
 
 from silo.host.beneath import Root
+from silo.model.tar_format import build_time
 from silo.windows.layers import properties as ntfs
 from silo.windows.layers import security
 from silo.windows.layers.properties import Properties, Stream
@@ -96,7 +97,7 @@ def store(place: int, properties: Properties, *, is_directory: bool, kept: KeptF
     if attributes is not None and attributes & _SHOWN:
         _set(place, DOS_ATTRIBUTES, b"0x%x" % (attributes & _SHOWN), warn)
     if properties.created_ns is not None:
-        _set(place, CREATED, ntfs.format_time(properties.created_ns), warn)
+        _set(place, CREATED, build_time(properties.created_ns), warn)
     if attributes is not None:
         # a directory's READONLY is none: it does not keep anybody from making files in it
         bare = attributes & ~(_SHOWN if is_directory else _SHOWN | ntfs.READ_ONLY)
@@ -162,8 +163,8 @@ def attributes_of(kept: int | None, untrusted_dos: bytes | None, mode: int) -> i
     return attributes & ~ntfs.NORMAL or ntfs.NORMAL
 
 
-def open_kept(stack: LayerStack, digest: str, size: int) -> int | None:
-    """A kept file of some layer, opened; None when there is none of that size. The caller closes."""
+def read_kept(stack: LayerStack, digest: str, size: int) -> Iterator[bytes] | None:
+    """What is kept in a file of some layer; None when there is none of that size. It is opened when the first byte is asked."""
     if _DIGEST.fullmatch(digest) is None:
         return None
     for layer in stack.layers:
@@ -172,14 +173,14 @@ def open_kept(stack: LayerStack, digest: str, size: int) -> int | None:
         except OSError:
             continue
         status = os.fstat(descriptor)
-        if stat.S_ISREG(status.st_mode) and status.st_size == size:
-            return descriptor
         os.close(descriptor)
+        if stat.S_ISREG(status.st_mode) and status.st_size == size:
+            return _read_file(stack, layer, digest, size)
     return None
 
 
-def read_pieces(descriptor: int, size: int) -> Iterator[bytes]:
-    """Exactly `size` bytes of a file; zeros where it has become shorter. Closes it."""
+def _read_file(stack: LayerStack, layer: int, digest: str, size: int) -> Iterator[bytes]:
+    descriptor = stack.open_beside(layer, f"{KEPT}/{digest}", os.O_RDONLY)
     try:
         while size:
             data = os.read(descriptor, min(size, _READ_BYTES)) or bytes(min(size, _READ_BYTES))
@@ -205,11 +206,11 @@ def _decode(untrusted_record: bytes, stack: LayerStack, warn: Warn) -> Propertie
     reference = _REFERENCE.fullmatch(untrusted_record)
     if reference:
         size = int(reference[2])
-        descriptor = None if size > _MAXIMUM_RECORD else open_kept(stack, reference[1].decode(), size)
-        if descriptor is None:
+        pieces = None if size > _MAXIMUM_RECORD else read_kept(stack, reference[1].decode(), size)
+        if pieces is None:
             warn(f"the properties in {KEPT}/{reference[1].decode()} are missing")
             return Properties()
-        untrusted_record = b"".join(read_pieces(descriptor, size))
+        untrusted_record = b"".join(pieces)
     try:
         found = msgspec.msgpack.decode(untrusted_record, type=Properties)
     except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError) as error:

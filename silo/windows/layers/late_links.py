@@ -95,6 +95,12 @@ class LateLinks:
             self._hard.pop(path, None)
             self._symbolic.pop(path, None)
 
+    def drop_beneath(self, path: str) -> None:
+        """A directory is gone, with the links in it."""
+        for links in (self._hard, self._symbolic):
+            for known in [known for known in links if known.startswith(f"{path}/")]:
+                links.pop(known)
+
     def apply(self) -> None:
         """Hard links first, since a symbolic one may lead to them. Raises InvalidRequest naming the entry, HostError."""
         for link in list(self._hard.values()):

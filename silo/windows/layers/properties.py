@@ -12,12 +12,13 @@ from collections.abc import Callable, Mapping
 import msgspec
 
 from silo.errors import InvalidRequest
+from silo.model.tar_format import build_time
 from silo.windows.layers import security
 
 READ_ONLY, HIDDEN, SYSTEM, DIRECTORY, ARCHIVE, NORMAL = 0x1, 0x2, 0x4, 0x10, 0x20, 0x80
 SPARSE, REPARSE_POINT = 0x200, 0x400
 
-_ATTRIBUTES = "MSWINDOWS.fileattr"
+ATTRIBUTES_RECORD = "MSWINDOWS.fileattr"
 _DESCRIPTOR = "MSWINDOWS.rawsd"
 _SDDL = "MSWINDOWS.sd"
 _JUNCTION = "MSWINDOWS.mountpoint"
@@ -60,7 +61,7 @@ def parse_records(
     untrusted_records: Mapping[str, bytes], *, is_directory: bool, warn: Callable[[str], None]
 ) -> Properties:
     """A member's properties; records of others are passed over. Raises InvalidRequest."""
-    attributes = _parse_attributes(untrusted_records.get(_ATTRIBUTES))
+    attributes = _parse_attributes(untrusted_records.get(ATTRIBUTES_RECORD))
     descriptor = _decode(untrusted_records.get(_DESCRIPTOR, b""), _DESCRIPTOR, security.MAXIMUM_BYTES)
     if descriptor == security.default_descriptor(is_directory=is_directory, is_users=False):
         descriptor = b""
@@ -91,12 +92,12 @@ def build_records(
 ) -> dict[str, bytes]:
     """The records of one member. `is_users`: it is ContainerUser's where no descriptor says otherwise."""
     created_ns = modified_ns if properties.created_ns is None else properties.created_ns
-    time = format_time(modified_ns)
+    time = build_time(modified_ns)
     records = {
         "atime": time,
         "ctime": time,
-        _CREATED: format_time(created_ns),
-        _ATTRIBUTES: b"%d" % attributes,
+        _CREATED: build_time(created_ns),
+        ATTRIBUTES_RECORD: b"%d" % attributes,
     }
     if properties.sddl and not properties.descriptor:
         records[_SDDL] = properties.sddl.encode()
@@ -124,18 +125,13 @@ def parse_time(untrusted_raw: bytes) -> int | None:
     return time_ns if _EARLIEST_NS <= time_ns < _LATEST_NS else None
 
 
-def format_time(time_ns: int) -> bytes:
-    """Without trailing zeros, as go-winio writes it."""
-    seconds, rest = divmod(abs(time_ns), _SECOND)
-    text = f"{'-' if time_ns < 0 else ''}{seconds}.{rest:09}"
-    return text.rstrip("0").rstrip(".").encode()
-
-
 def _parse_attributes(untrusted_raw: bytes | None) -> int | None:
     if untrusted_raw is None:
         return None
     if not untrusted_raw.isdigit() or len(untrusted_raw) > 10 or int(untrusted_raw) >= 1 << 32:
-        raise InvalidRequest(f"its file attributes are {untrusted_raw[:20]!r}", details=f"{_ATTRIBUTES} is a number")
+        raise InvalidRequest(
+            f"its file attributes are {untrusted_raw[:20]!r}", details=f"{ATTRIBUTES_RECORD} is a number"
+        )
     return int(untrusted_raw) & ~(DIRECTORY | REPARSE_POINT)
 
 

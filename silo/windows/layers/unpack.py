@@ -261,7 +261,8 @@ class LayerUnpacker:
 
     def _clear(self, path: str) -> None:
         self._links.drop(path)
-        self._drive.clear(path)
+        if self._drive.clear(path):
+            self._links.drop_beneath(path)
 
     def _apply_whiteout(self, parent: str, raw_name: str) -> None:
         if raw_name == member_names.OPAQUE:
