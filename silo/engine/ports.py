@@ -264,9 +264,8 @@ class WindowsLayers(Protocol):
         `check` is called now and then with what there is so far, and may raise. Raises InvalidRequest naming the member.
         """
 
-    def convert(self, chunks: Iterator[bytes], below: Sequence[Path], directory: Path) -> Iterator[bytes]:
-        """A container's changes (an ordinary uncompressed layer) → an uncompressed layer of this format. `directory`: for what
-        has to be put aside meanwhile. Raises InvalidRequest, NoSpace."""
+    def convert(self, chunks: Iterator[bytes], below: Sequence[Path]) -> Iterator[bytes]:
+        """A container's changes (an ordinary uncompressed layer) → an uncompressed layer of this format. Raises InvalidRequest."""
 
 
 class ImageStore(Protocol):

@@ -75,9 +75,9 @@ class LayerStore:
         """Their directories, topmost first."""
         return tuple(self._workspace.layer_path(layer.place) for layer in reversed(layers))
 
-    def convert(self, chunks: Iterator[bytes], below: Sequence[LayerRecord], operation: Operation) -> Iterator[bytes]:
-        """What a Windows container changed (an ordinary layer) as a layer of Windows' format. Raises InvalidRequest, NoSpace."""
-        return self._format().convert(chunks, self.paths(below), operation.directory)
+    def convert(self, chunks: Iterator[bytes], below: Sequence[LayerRecord]) -> Iterator[bytes]:
+        """What a Windows container changed (an ordinary layer) as a layer of Windows' format. Raises InvalidRequest."""
+        return self._format().convert(chunks, self.paths(below))
 
     def _format(self) -> WindowsLayers:
         if self._windows is None:

@@ -76,7 +76,7 @@ class ImageMaker:
             operation.pin(digest)
         if chunks is not None:
             if base.platform.os == "windows":
-                chunks = self._layers.convert(chunks, base.stack, operation)
+                chunks = self._layers.convert(chunks, base.stack)
                 added, diff_id = self._add_blob(operation, chunks)
             else:
                 added, diff_id = self._add_layer(operation, chunks)

@@ -143,10 +143,8 @@ def _absent(record: ImageRecord) -> int:
 
 def _origin(record: ImageRecord) -> Reference:
     """The repository that has the layers of an image's base: where it was pulled from, else Microsoft's."""
-    if record.digests:
-        return parse_reference(record.digests[0])
     assert record.base is not None
-    return parse_reference(base_repository(record.base.family))
+    return parse_reference(record.base.origin or base_repository(record.base.family))
 
 
 def _misses_base(error: CommandFailed, packed: Packed) -> bool:

@@ -6,14 +6,17 @@ container's start merges nothing, and layers that images share have their regist
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from silo.engine.ports import UnpackedLayer
 from silo.model.tarstream import ByteStream, TarReader
 from silo.windows.layer_registry import LayerRegistry
-from silo.windows.layers import find_hives, unpack_layer
+from silo.windows.layers import RegistryChanges, convert_layer, find_hives, unpack_layer
+
+_LOG = logging.getLogger(__name__)
 
 
 class WindowsLayerFormat:
@@ -30,5 +33,10 @@ class WindowsLayerFormat:
             registry.merge(target, deltas, result.warn)
         return result
 
-    def convert(self, chunks: Iterator[bytes], below: Sequence[Path], directory: Path) -> Iterator[bytes]:
-        raise NotImplementedError
+    def convert(self, chunks: Iterator[bytes], below: Sequence[Path]) -> Iterator[bytes]:
+        with LayerRegistry(below) as registry:
+
+            def changes(untrusted_after: Mapping[str, bytes]) -> RegistryChanges:
+                return RegistryChanges(*registry.diff(untrusted_after))
+
+            yield from convert_layer(chunks, below, registry_diff=changes, warn=_LOG.warning)

@@ -127,7 +127,9 @@ class LayerRegistry:
         Answers (deltas by name, files by their path on `C:\\`, such as `Users/ContainerUser/NTUSER.DAT`). Raises DamagedRegistry,
         InvalidRequest.
         """
-        machine = {name: text for name, text in untrusted_after.items() if name != _USER_FILE}
+        machine = {
+            name: untrusted_after[name] for name in REGISTRY_FILES if name in untrusted_after and name != _USER_FILE
+        }
         deltas = diff_registry(self.machine_files(), machine)
         after = untrusted_after.get(_USER_FILE)
         if not after:

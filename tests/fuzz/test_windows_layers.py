@@ -19,7 +19,7 @@ from silo.errors import SiloError
 from silo.host.beneath import Links, Root
 from silo.model.tarstream import ByteStream, TarReader
 from silo.storage.tar_tree import write_layer as write_scratch
-from silo.windows.layers import convert_layer, unpack_layer
+from silo.windows.layers import RegistryChanges, convert_layer, unpack_layer
 from tests.support.overlays import mounted
 from tests.support.probes import require_root
 from tests.support.windows_layers import (
@@ -303,7 +303,7 @@ def convert_and_compare(place: Path, layers: list[Path], chance: random.Random) 
         change(root / DRIVE, chance)
         expected = list(flat(read(root / DRIVE)))
     with Root(upper, links=Links.REFUSE) as scratch:
-        data = b"".join(convert_layer(write_scratch(scratch), layers, registry_diff=lambda _: {}))
+        data = b"".join(convert_layer(write_scratch(scratch), layers, registry_diff=lambda _: RegistryChanges()))
     check_for_windows(data)
     unpack(place / "committed", data, layers)
     with mounted(place / "mounts", [place / "committed", *layers]) as root:

@@ -9,7 +9,7 @@
 docs/windows-layers.md says what is kept, tolerated and refused.
 """
 
-from silo.windows.layers.convert import convert_layer
+from silo.windows.layers.convert import RegistryChanges, convert_layer
 from silo.windows.layers.hives import find_hives
 from silo.windows.layers.member_names import is_windows_layer
 from silo.windows.layers.unpack import unpack_layer
@@ -20,6 +20,7 @@ __all__ = [
     "unpack_layer",
     "find_hives",
     "convert_layer",
+    "RegistryChanges",
     "write_layer",
     "LayerMember",
     "MemberKind",

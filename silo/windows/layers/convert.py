@@ -26,7 +26,7 @@ from silo.model.tar_format import XATTR_PREFIX
 from silo.model.tarstream import ByteStream, TarEntry, TarReader
 from silo.model.windows_names import fold
 from silo.model.windows_paths import PREFIX, REGISTRY_FILES, USER_REGISTRY_DIRECTORY
-from silo.windows.base.environment import USER_UID
+from silo.windows.base.environment import USER, USER_UID
 from silo.windows.layers import keeping, member_names
 from silo.windows.layers import properties as ntfs
 from silo.windows.layers.links import resolve_target, windows_target
@@ -36,11 +36,23 @@ from silo.windows.layers.writing import DataStream, LayerMember, MemberKind, wri
 
 _MAXIMUM_REGISTRY_BYTES = 64 << 20
 _MAXIMUM_REGISTRY_FILES = 16
+_PROFILE_ATTRIBUTES = ntfs.ARCHIVE | ntfs.HIDDEN | ntfs.SYSTEM
 _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY
 
 Warn = Callable[[str], None]
-RegistryDiff = Callable[[Mapping[str, bytes]], Mapping[str, bytes]]
-"""Changed registry files by name (`system.reg`, `users/ContainerUser/user.reg`) → deltas (`Software_Delta`)."""
+
+
+class RegistryChanges(msgspec.Struct, frozen=True):
+    """What a container changed in its registry, as a layer has it."""
+
+    hives: Mapping[str, bytes] = {}
+    """Deltas by name (`Software_Delta`)."""
+    profiles: Mapping[str, bytes] = {}
+    """Whole hives of users by their path on `C:\\` (`Users/ContainerUser/NTUSER.DAT`)."""
+
+
+RegistryDiff = Callable[[Mapping[str, bytes]], RegistryChanges]
+"""Changed registry files by name (`system.reg`, `users/ContainerUser/user.reg`) → what that means."""
 
 
 def convert_layer(
@@ -58,8 +70,8 @@ def convert_layer(
     what Windows cannot hold, HostError. Blocks.
     """
     with LayerStack(below) as stack:
-        conversion = _Conversion(TarReader(ByteStream(chunks)), stack, warn)
-        yield from write_layer(conversion.members(), lambda: conversion.hives(registry_diff))
+        conversion = _Conversion(TarReader(ByteStream(chunks)), stack, registry_diff, warn)
+        yield from write_layer(conversion.members(), lambda: conversion.hives)
 
 
 class _Link(msgspec.Struct, frozen=True):
@@ -72,10 +84,13 @@ class _Link(msgspec.Struct, frozen=True):
 class _Conversion:
     """One layer."""
 
-    def __init__(self, reader: TarReader, stack: LayerStack, warn: Warn) -> None:
+    def __init__(self, reader: TarReader, stack: LayerStack, registry_diff: RegistryDiff, warn: Warn) -> None:
         self._reader = reader
         self._stack = stack
+        self._registry_diff = registry_diff
         self._warn = warn
+        self.hives: Mapping[str, bytes] = {}
+        """Complete after the last member."""
         self._registry: dict[str, bytes] = {}
         self._directories: set[str] = set()
         self._links: dict[str, _Link] = {}
@@ -84,7 +99,7 @@ class _Conversion:
         """fold(directory) → fold(names) that this layer has in it: of opaque directories and what is in them."""
 
     def members(self) -> Iterator[LayerMember]:
-        """All of the layer's Files."""
+        """All of the layer's Files, and what changed in the registry."""
         while (entry := self._reader.next()) is not None:
             try:
                 yield from self._entry(entry)
@@ -95,10 +110,32 @@ class _Conversion:
             yield from self._symbolic(link)
         for path in self._opaque:
             yield from self._hidden(path)
+        yield from self._profiles()
 
-    def hives(self, registry_diff: RegistryDiff) -> Mapping[str, bytes]:
-        """To be asked after the members."""
-        return registry_diff(self._registry) if self._registry else {}
+    def _profiles(self) -> Iterator[LayerMember]:
+        changes = self._registry_diff(self._registry) if self._registry else RegistryChanges()
+        self.hives = changes.hives
+        for path, hive in changes.profiles.items():
+            path = self._spelled(path)
+            yield from self._parents(path)
+            yield LayerMember(
+                path=path,
+                kind=MemberKind.FILE,
+                modified_ns=0,
+                attributes=_PROFILE_ATTRIBUTES,
+                is_users=f"/{USER.lower()}/" in path.lower(),
+                size=len(hive),
+                data=(hive,),
+            )
+
+    def _spelled(self, path: str) -> str:
+        """As the layers below spell it, as far as they have it."""
+        place = ""
+        for part in path.split("/"):
+            listing = self._stack.listing(place)
+            name = listing.spelled(part) if listing is not None else None
+            place = f"{place}/{name or part}" if place else name or part
+        return place
 
     def _entry(self, entry: TarEntry) -> Iterator[LayerMember]:
         place = "/".join(member_names.parse_path(entry.name))

@@ -145,7 +145,7 @@ def secure(**words: Any) -> dict[str, Any]:
         ({"mounts": (mount("c:"),)}, InvalidRequest, "destination path"),
         ({"mounts": (mount("D:"),)}, Unsupported, "drive D:"),
         ({"mounts": (mount("data"),)}, InvalidRequest, "must be absolute"),
-        ({"mounts": (mount("C:\\con"),)}, InvalidRequest, "reserved"),
+        ({"mounts": (mount("C:\\con"),)}, InvalidRequest, "device's name"),
         ({"mounts": (mount("\\\\.\\pipe\\x", MountKind.NAMED_PIPE),)}, Unsupported, "named pipe"),
         ({"mounts": (mount("\\\\.\\pipe\\x"),)}, Unsupported, "named pipe"),
         ({"user": "app"}, InvalidRequest, "unable to find user app"),
