@@ -94,6 +94,43 @@ class ImageMaker:
         )
         return msgspec.structs.replace(record, parent=base.id)
 
+    def extend(
+        self,
+        operation: Operation,
+        base: ImageRecord,
+        manifest: ManifestRecord,
+        source: ImageRecord,
+        source_manifest: ManifestRecord,
+        *,
+        config: ImageConfig,
+        entry: HistoryEntry,
+    ) -> ImageRecord:
+        """`base` plus the layer of `source` that comes after those of `base`, or none when `entry` has none."""
+        count = len(base.layers) + (0 if entry.empty_layer else 1)
+        packed = [*manifest.layers, *source_manifest.layers[len(base.layers) : count]]
+        record = self._build(
+            operation,
+            platform=base.platform,
+            os_features=base.os_features,
+            config=config,
+            packed=[
+                Descriptor(digest=layer.digest, size=layer.size, media_type=oci_layer_type(layer.media_type))
+                for layer in packed
+            ],
+            layers=[*base.layers, *source.layers[len(base.layers) : count]],
+            history=[*base.history, entry],
+            created=entry.created or now(),
+            author=entry.author,
+            comment=entry.comment,
+        )
+        return msgspec.structs.replace(record, parent=base.id)
+
+    def empty(self, operation: Operation, platform: Platform) -> ImageRecord:
+        """An image of nothing, the same each time: what `FROM scratch` begins with."""
+        return self._build(
+            operation, platform=platform, config=ImageConfig(), packed=[], layers=[], history=[], created=""
+        )
+
     def _add_layer(self, operation: Operation, chunks: Iterator[bytes]) -> tuple[Descriptor, LayerRecord]:
         first = next(chunks, b"")
         stream = itertools.chain((first,), chunks)
