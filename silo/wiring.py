@@ -143,6 +143,12 @@ async def build_daemon(settings: Settings) -> AsyncIterator[ApiServer]:
             limits=ImageLimits(layer_bytes=settings.max_layer_bytes),
             insecure_registries=settings.insecure_registries,
         )
+        storage = LocalStorage(
+            data_root=settings.data_root,
+            run_root=settings.run_root,
+            volumes=database.documents("volumes", VolumeInfo),
+            compare_registry=compare_registry,
+        )
         parts = Parts(
             images=images,
             networks=BridgeNetworks(
@@ -151,12 +157,7 @@ async def build_daemon(settings: Settings) -> AsyncIterator[ApiServer]:
                 default_subnet=settings.subnet,
                 bridge_name=settings.bridge,
             ),
-            storage=LocalStorage(
-                data_root=settings.data_root,
-                run_root=settings.run_root,
-                volumes=database.documents("volumes", VolumeInfo),
-                compare_registry=compare_registry,
-            ),
+            storage=storage,
             runtimes={
                 Isolation.PROCESS: ProcessRuntime(
                     run_root=settings.run_root,
@@ -194,6 +195,7 @@ async def build_daemon(settings: Settings) -> AsyncIterator[ApiServer]:
             daemon_id=_daemon_id(settings.data_root),
             base=WineBase(settings.cache_root),
             vm_image=utility_vm,
+            build_files=storage.builds,
             login=images.login,
         )
         await engine.open()

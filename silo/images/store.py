@@ -237,6 +237,9 @@ class LocalImageStore:
             made = await in_thread(lambda: self._maker.empty(operation, _made_for(platform)), Stop())
             return self._register(made, settled=False)
 
+    def check_tag(self, reference: str) -> None:
+        parse_tag_target(reference)
+
     async def settle(self) -> None:
         if held_back := self._catalog.unsettled():
             await in_thread(lambda: sync_file_system(self._workspace.data_root), Stop())

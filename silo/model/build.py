@@ -11,7 +11,7 @@ class SourceKind(enum.StrEnum):
     """`archive` is a tar, maybe compressed, that ADD unpacks."""
 
     FILE = "file"
-    DIRECTORY = "directory"
+    DIRECTORY = "dir"
     ARCHIVE = "archive"
 
 

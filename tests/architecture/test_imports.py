@@ -21,9 +21,11 @@ ALLOWED: dict[str, frozenset[str]] = {
     "host": frozenset({"host"}),
     "debian": frozenset({"debian", "host"}),
     "guest": frozenset({"guest"}),
-    "engine": frozenset({"engine"}),
+    "dockerfile": frozenset({"dockerfile"}),
+    "engine": frozenset({"engine", "dockerfile"}),
     "api": frozenset({"api", "engine"}),
-    "cli": frozenset({"cli"}),
+    # .dockerignore is the client's affair.
+    "cli": frozenset({"cli", "dockerfile"}),
     "config": frozenset({"config"}),
     **{name: frozenset({name, "host"}) for name in SIBLINGS},
     **{name: frozenset({name, "host", "debian"}) for name in DEBIAN_BUILDERS},

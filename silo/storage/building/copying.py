@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import os
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -152,7 +153,8 @@ class _Copy:
             yield from self._entry(path, name, status)
 
     def _directory(self, name: str) -> bytes:
-        status = os.stat_result((stat.S_IFDIR | _DIRECTORY_MODE, 0, 0, 1, 0, 0, 0, 0, 0, 0))
+        moment = int(time.time())
+        status = os.stat_result((stat.S_IFDIR | _DIRECTORY_MODE, 0, 0, 1, 0, 0, 0, moment, moment, moment))
         return build_header(name, status, owner=self._target.owner or (0, 0))
 
     def _entry(self, path: str, name: str, status: os.stat_result) -> Iterator[bytes]:

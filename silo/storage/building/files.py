@@ -11,8 +11,8 @@ import hashlib
 import os
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from io import BufferedReader
 from pathlib import Path
+from typing import BinaryIO
 
 from silo.errors import InvalidRequest
 from silo.host.beneath import Links, Root
@@ -36,6 +36,7 @@ from silo.storage.views import Shift, Views
 _DOWNLOAD_LIMIT_BYTES = 16 << 30
 _DOWNLOAD_TIMEOUT_S = 3600.0
 _ACCOUNTS_BYTES = 4 << 20
+_DRAINED_BYTES = 1 << 20
 
 
 class BuildFiles:
@@ -68,32 +69,41 @@ class BuildFiles:
     async def receive(self, chunks: AsyncIterator[bytes]) -> AsyncIterator[SourceTree]:
         """A context: a tar, compressed or not, unpacked. Everything in it is root's. Raises InvalidRequest, NoSpace."""
         with self._place() as place:
-
-            def unpack(source: BufferedReader) -> None:
-                with explained("unpack the build's context"), Root(place) as root:
-                    Extraction(
-                        root,
-                        "",
-                        Shift(),
-                        keep_owners=False,
-                        no_overwrite_dir_non_dir=False,
-                        maximum_entries=MAXIMUM_ENTRIES,
-                    ).run(open_plain(source, place, lambda: None))
-                    while source.read(1 << 20):
-                        pass
-
-            await consume(chunks, unpack)
+            await consume(chunks, lambda source: _unpack(source, place))
             yield SourceTree(place)
 
     @contextlib.asynccontextmanager
-    async def write(self, files: Mapping[str, bytes]) -> AsyncIterator[SourceTree]:
-        """Files that the Dockerfile itself holds; their names are not paths. Mode 0644."""
+    async def unpack(self, tree: SourceTree, item: SourceItem) -> AsyncIterator[SourceTree]:
+        """The same from a file of another tree."""
+        with self._place() as place:
+
+            def unpack(halt: Halt) -> None:
+                with Root(tree.directory) as root, open(root.open(item.path, os.O_RDONLY), "rb") as file:
+                    _unpack(file, place, halt)
+
+            halt = Halt()
+            await run_to_end(lambda: unpack(halt), halt)
+            yield SourceTree(place)
+
+    @contextlib.asynccontextmanager
+    async def take(self, tree: SourceTree, item: SourceItem) -> AsyncIterator[SourceTree]:
+        """A copy of an item by itself, with its owners, in a directory that may be mounted."""
+        with self._place() as place:
+            halt = Halt()
+            target = CopyTarget(path="/", into=True, owner=None)
+            await run_to_end(lambda: copy_item(tree.directory, item, place, target, None, halt), halt)
+            yield SourceTree(place)
+
+    @contextlib.asynccontextmanager
+    async def write(self, files: Mapping[str, bytes], *, mode: int = 0o644) -> AsyncIterator[SourceTree]:
+        """Files that the Dockerfile itself holds; a name may have directories."""
         with self._place() as place:
             for name, data in files.items():
                 with explained(f"write the inline file {name}"), Root(place) as root:
-                    with open(root.open_write(name, 0o644), "wb") as file:
+                    root.locate(name, create_parents=True)
+                    with open(root.open_write(name, mode), "wb") as file:
                         file.write(data)
-                    root.set_mode(name, 0o644)
+                    root.set_mode(name, mode)
             yield SourceTree(place)
 
     @contextlib.asynccontextmanager
@@ -133,11 +143,27 @@ class BuildFiles:
     def _place(self) -> Iterator[Path]:
         place = self._directory / secrets.token_hex(8)
         with explained(f"make {place}"):
-            place.mkdir(mode=0o700, parents=True)
+            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            # what is mounted from here belongs to users of containers, too; the directory above is closed
+            place.mkdir(mode=0o755)
         try:
             yield place
         finally:
             self._trash.throw(place)
+
+
+def _unpack(source: BinaryIO, place: Path, halt: Halt | None = None) -> None:
+    check = halt.check if halt is not None else _go_on
+    with explained("unpack the build's context"), Root(place) as root:
+        Extraction(
+            root, "", Shift(), keep_owners=False, no_overwrite_dir_non_dir=False, maximum_entries=MAXIMUM_ENTRIES
+        ).run(open_plain(source, place, check))
+        while source.read(_DRAINED_BYTES):
+            pass
+
+
+def _go_on() -> None:
+    """A stream that is cut off ends by itself."""
 
 
 def _fetch(url: str, place: Path, checksum: str, halt: Halt) -> tuple[str, str]:
