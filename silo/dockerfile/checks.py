@@ -53,6 +53,9 @@ class Checks:
         if name in ("ENV", "LABEL") and not text.startswith(instruction.words[0]):
             what = f'{name} with "name value" is the old form: write {name} name=value'
             self.warn("LegacyKeyValueFormat", instruction, what)
+        if name == "EXPOSE" and any(":" in word and "$" not in word for word in instruction.words):
+            what = "EXPOSE names ports of the container only: publish them on the host by docker run -p"
+            self.warn("ExposeInvalidFormat", instruction, what)
         if name in ("RUN", "CMD", "ENTRYPOINT", "ADD", "COPY", "VOLUME") and not instruction.is_json:
             if name in ("RUN", "CMD", "ENTRYPOINT") and not text:
                 self.warn("EmptyCommand", instruction, f"{name} has no command")

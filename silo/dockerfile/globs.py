@@ -9,20 +9,19 @@ Sources: https://pkg.go.dev/path/filepath#Match, https://docs.docker.com/build/c
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-
-import msgspec
+from typing import NamedTuple
 
 MAXIMUM_PATTERN = 4096
 """Characters of one pattern."""
 MAXIMUM_STATES = 1 << 16
 """Of all patterns together; about one for each character."""
-_KEPT_TRANSITIONS = 1 << 16
+_KEPT_BITS = 1 << 25
 """What is remembered is forgotten beyond this, so that hostile paths cost time, not memory."""
 
 _Accepts = Callable[[str], bool]
 
 
-class _State(msgspec.Struct, frozen=True):
+class _State(NamedTuple):
     """A place within a pattern: which characters lead to the next place, which ones lead back here, and whether one may
     go on without any."""
 
@@ -85,6 +84,8 @@ class PatternSet:
             if len(self._states) > MAXIMUM_STATES:
                 raise ValueError(f"the patterns are longer than {MAXIMUM_STATES} characters together")
         self._ends = sum(end for end, _ in self._places)
+        # An entry costs some hundred bytes besides its states.
+        self._kept = _KEPT_BITS // (len(self._states) + 1024)
         self._masks: dict[str, tuple[int, int]] = {}
         self._known: dict[tuple[int, str], int] = {}
         self._skips = [(1, self._mask(lambda state: 1 in state.skips)), (2, self._mask(lambda state: 2 in state.skips))]
@@ -125,7 +126,7 @@ class PatternSet:
         if known is None:
             advances, stays = self._letter(letter)
             known = self._closure((states & advances) << 1 | states & stays)
-            if len(self._known) >= _KEPT_TRANSITIONS:
+            if len(self._known) >= self._kept:
                 self._known.clear()
             self._known[key] = known
         return known
@@ -134,7 +135,7 @@ class PatternSet:
         masks = self._masks.get(letter)
         if masks is None:
             masks = self._mask(lambda state: state.advances(letter)), self._mask(lambda state: state.stays(letter))
-            if len(self._masks) >= 4096:
+            if len(self._masks) >= self._kept:
                 self._masks.clear()
             self._masks[letter] = masks
         return masks

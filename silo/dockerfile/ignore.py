@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 from silo.dockerfile.globs import PatternSet
 from silo.dockerfile.mistakes import mistake, shown
-from silo.dockerfile.source import decode_text
+from silo.dockerfile.text import decode_text
 
 
 class IgnoreRules:

@@ -14,8 +14,9 @@ from silo.dockerfile.arguments import INSTRUCTIONS, parse_words
 from silo.dockerfile.checks import Checks
 from silo.dockerfile.flags import parse_flags
 from silo.dockerfile.mistakes import mistake, nearest, shown
-from silo.dockerfile.source import LogicalLine, SourceReader, decode_text
+from silo.dockerfile.source import LogicalLine, SourceReader
 from silo.dockerfile.syntax import BACKSLASH, Dockerfile, Heredoc, Instruction, Stage
+from silo.dockerfile.text import decode_text
 from silo.dockerfile.words import BLANKS, find_heredocs, split_flags
 
 MAXIMUM_STAGES = 1000
@@ -77,7 +78,8 @@ def _read_instruction(reader: SourceReader, line: LogicalLine, file: str, checks
 def _parse_instruction(line: LogicalLine, file: str, escape: str) -> Instruction:
     where = f"{file}:{line.first}"
     original = line.text.strip()
-    # A line of an escape alone, or followed by blanks: the instruction has no name.
+    if not original:
+        raise mistake(where, "a continued line holds no instruction", hint=f"remove the {escape} that stands alone")
     name, *rest = BLANKS.split(original, maxsplit=1)
     upper = name.upper()
     if upper not in INSTRUCTIONS:
