@@ -149,6 +149,12 @@ async def build_daemon(settings: Settings) -> AsyncIterator[ApiServer]:
             bases_mirror=settings.windows_bases_mirror,
             push_silo_base=settings.push_silo_base,
         )
+        storage = LocalStorage(
+            data_root=settings.data_root,
+            run_root=settings.run_root,
+            volumes=database.documents("volumes", VolumeInfo),
+            compare_registry=compare_registry,
+        )
         parts = Parts(
             images=images,
             networks=BridgeNetworks(
@@ -157,12 +163,7 @@ async def build_daemon(settings: Settings) -> AsyncIterator[ApiServer]:
                 default_subnet=settings.subnet,
                 bridge_name=settings.bridge,
             ),
-            storage=LocalStorage(
-                data_root=settings.data_root,
-                run_root=settings.run_root,
-                volumes=database.documents("volumes", VolumeInfo),
-                compare_registry=compare_registry,
-            ),
+            storage=storage,
             runtimes={
                 Isolation.PROCESS: ProcessRuntime(
                     run_root=settings.run_root,
@@ -200,6 +201,7 @@ async def build_daemon(settings: Settings) -> AsyncIterator[ApiServer]:
             daemon_id=_daemon_id(settings.data_root),
             base=WineBase(settings.cache_root),
             vm_image=utility_vm,
+            build_files=storage.builds,
             login=images.login,
         )
         images.build_base_by(engine.base.build)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from silo.api.handlers.archives import ArchiveHandlers
 from silo.api.handlers.bases import BaseHandlers
+from silo.api.handlers.builds import BuildHandlers
 from silo.api.handlers.containers import ContainerHandlers
 from silo.api.handlers.execs import ExecHandlers
 from silo.api.handlers.images import ImageHandlers
@@ -26,6 +27,7 @@ def build_routes(engine: Engine) -> tuple[Route, ...]:
     """Longer patterns come before the `{name*}` that would swallow them."""
     system = SystemHandlers(engine)
     bases = BaseHandlers(engine)
+    builds = BuildHandlers(engine)
     containers = ContainerHandlers(engine)
     streams = StreamHandlers(engine)
     execs = ExecHandlers(engine)
@@ -39,7 +41,8 @@ def build_routes(engine: Engine) -> tuple[Route, ...]:
         _row("GET", "/info", "info", system.info),
         _stream("GET", "/events", "events", system.events),
         _row("GET", "/system/df", "system df", system.disk_usage),
-        _row("POST", "/build/prune", "builder prune", system.prune_build_cache),
+        _stream("POST", "/build", "build", builds.build),
+        _row("POST", "/build/prune", "builder prune", builds.prune),
         _row("POST", "/auth", "login", images.auth),
         _row("POST", "/containers/create", "create", containers.create),
         _row("GET", "/containers/json", "ps", containers.list),
@@ -109,8 +112,7 @@ def _lacks(title: str, *rows: str) -> tuple[Route, ...]:
 
 
 UNSUPPORTED: tuple[Route, ...] = (
-    *_lacks("building images (docker build)", "POST /build"),
-    *_lacks("the build cache (docker builder)", "POST /build/cancel"),
+    *_lacks("cancelling a build by its id (hang up instead)", "POST /build/cancel"),
     *_lacks("BuildKit's session", "POST /session", "POST /grpc"),
     *_lacks("inspecting an image in a registry (distribution)", "GET /distribution/{name*}/json"),
     *_lacks("attaching by web socket", "GET /containers/{name}/attach/ws"),

@@ -200,7 +200,8 @@ class Creator:
                     mounts.append(
                         msgspec.structs.replace(request, source=point.name or request.source, read_only=read_only)
                     )
-        for target in dict.fromkeys((*config.volumes, *image.config.volumes)):
+        image_volumes = () if config.build_step else image.config.volumes
+        for target in dict.fromkeys((*config.volumes, *image_volumes)):
             if personality.map_path(target).rstrip("/") not in taken:
                 mounts.append(MountRequest(kind=MountKind.VOLUME, target=target))
         return tuple(mounts)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AbstractAsyncContextManager, aclosing, suppress
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -134,6 +134,12 @@ class ContainerFiles:
                 await self._lifecycle.unpause(live)
         self._lifecycle.publish(live, "commit", imageID=image.id)
         return image
+
+    @asynccontextmanager
+    async def open_layer(self, reference: str) -> AsyncIterator[AsyncIterator[bytes]]:
+        """The files of a container that has ended, as an uncompressed OCI layer."""
+        async with self._open(self._resolve(reference, "commit")) as files:
+            yield files.layer()
 
     # Within
 

@@ -158,6 +158,8 @@ class ContainerConfig(msgspec.Struct, frozen=True, kw_only=True):
     """The name of the utility VM (hyperv only), as a label of the container or the image says; "": the daemon's default."""
     parked: bool = False
     """Clone it from a template that holds it begun (hyperv only), as a label of the container or the image says."""
+    build_step: bool = False
+    """A step of a build: its files are committed or thrown away, never synced; the image's volumes are not mounted."""
     disk: DiskGuest | None = None
     """A whole disk to boot instead of an image (hyperv only); `image` then is its path."""
     resources: Resources = Resources()

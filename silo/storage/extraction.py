@@ -78,9 +78,22 @@ class Extraction:
     """One archive into one directory of a container."""
 
     def __init__(
-        self, root: Root, directory: str, shift: Shift, *, keep_owners: bool, no_overwrite_dir_non_dir: bool
+        self,
+        root: Root,
+        directory: str,
+        shift: Shift,
+        *,
+        keep_owners: bool,
+        no_overwrite_dir_non_dir: bool,
+        owner: tuple[int, int] = (0, 0),
+        skip_devices: bool = False,
+        maximum_entries: int = 0,
     ) -> None:
+        """`owner`: whose everything becomes where owners are not kept. `maximum_entries` 0 is any number."""
         self._root = root
+        self._owner = owner
+        self._skip_devices = skip_devices
+        self._entries_left = maximum_entries or -1
         self._directory = directory
         self._shift = shift
         self._keep_owners = keep_owners
@@ -97,7 +110,11 @@ class Extraction:
                 while (entry := archive.next()) is not None:
                     # the module keeps every header it has seen
                     archive.members = []  # type: ignore[attr-defined]
-                    self._extract(archive, entry)
+                    if not self._entries_left:
+                        raise InvalidRequest("the archive holds too many entries")
+                    self._entries_left -= 1
+                    if not (self._skip_devices and entry.isdev() and not entry.isfifo()):
+                        self._extract(archive, entry)
             # children change a directory's times
             for path, entry in reversed(self._directories):
                 self._finish(path, entry)
@@ -221,7 +238,7 @@ class Extraction:
         if entry.islnk() or not path:
             return
         try:
-            uid, gid = (entry.uid, entry.gid) if self._keep_owners else (0, 0)
+            uid, gid = (entry.uid, entry.gid) if self._keep_owners else self._owner
             self._root.set_owner(path, uid + self._shift.uid, gid + self._shift.gid)
             self._set_attributes(path, entry)
             if not entry.issym():

@@ -22,6 +22,7 @@ from silo.model.platform import PersonalityName
 from silo.model.runtime import Rootfs, ScratchOwner
 from silo.model.vm_image import SCRATCH_DISK
 from silo.storage import archives, mounting
+from silo.storage.building.files import BuildFiles
 from silo.storage.changes import CompareRegistry, find_changes
 from silo.storage.extraction import extract_archive
 from silo.storage.failures import explained
@@ -53,6 +54,13 @@ class LocalStorage:
         self._scratches = Scratches(data_root / "containers", self._trash)
         self._volumes = Volumes(data_root / "volumes", volumes, self._trash)
         self._views = Views(run_root / "views")
+        self.builds = BuildFiles(
+            data_root / "builds",
+            scratches=self._scratches,
+            views=self._views,
+            trash=self._trash,
+            layers_of=self._layers,
+        )
 
     # Scratches
 
@@ -69,6 +77,7 @@ class LocalStorage:
     def known_containers(self) -> tuple[str, ...]:
         """Called once when the daemon has come up: also clears away what a killed one left."""
         self._views.clean()
+        self.builds.clean()
         self._trash.empty()
         return self._scratches.ids()
 

@@ -151,7 +151,7 @@ def _file(shown: str, parent: int, name: str, owner: tuple[int, int]) -> Iterato
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             return
-        yield build_header(shown, status, owner=owner, attributes=_file_attributes(descriptor))
+        yield build_header(shown, status, owner=owner, attributes=file_attributes(descriptor))
         left = status.st_size
         while left:
             data = os.read(descriptor, min(left, _READ_BYTES)) or bytes(min(left, _READ_BYTES))
@@ -173,12 +173,12 @@ def _attributes(parent: int, name: str, status: os.stat_result) -> dict[str, byt
             return {}
         raise
     try:
-        return _file_attributes(descriptor)
+        return file_attributes(descriptor)
     finally:
         os.close(descriptor)
 
 
-def _file_attributes(descriptor: int) -> dict[str, bytes]:
+def file_attributes(descriptor: int) -> dict[str, bytes]:
     """Users' attributes and file capabilities; the kernel's and overlayfs' own are of this machine."""
     kept = {}
     try:
