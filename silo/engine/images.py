@@ -11,7 +11,7 @@ from silo.engine.instructions import apply_instructions
 from silo.engine.parts import Parts
 from silo.engine.ports import ImageChange, Progress, PullRequest
 from silo.engine.roster import Roster
-from silo.errors import Conflict, Unsupported
+from silo.errors import Conflict, NotFound, Unsupported
 from silo.model.clock import parse_time
 from silo.model.image import Image, ImageConfig
 
@@ -130,7 +130,7 @@ class Images:
                 continue
             try:
                 changes += self.remove(image.id, force=True)
-            except Conflict:
+            except (Conflict, NotFound):  # a parent goes with its last child
                 continue
         self._store.collect_garbage()
         return tuple(changes), max(0, before - self._store.disk_usage_bytes())

@@ -11,13 +11,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from silo.host.cgroups import cgroup_parent
+from silo.host.namespaces import CLONE_NEWNET, in_thread, join
 from tests.support.probes import require, require_program, require_root
+
+T = TypeVar("T")
 
 READY_TIMEOUT_S = 30
 COMMAND_TIMEOUT_S = 60
@@ -39,6 +42,16 @@ class Silod:
     def within_network(self, *words: str) -> list[str]:
         """A command that runs where the daemon's ports are published."""
         return ["nsenter", f"--net=/run/netns/{self.network}", *words]
+
+    def call_within_network(self, work: Callable[[], T]) -> T:
+        """In a thread of its own, which is there."""
+
+        def enter_and_work() -> T:
+            with open(f"/run/netns/{self.network}") as namespace:
+                join(namespace.fileno(), CLONE_NEWNET)
+            return work()
+
+        return in_thread(enter_and_work)
 
     def start(self) -> None:
         command = (sys.executable, "-m", "silo.daemon", "--data-root", str(self.data_root), "--run-root")

@@ -82,15 +82,16 @@ def _free_port() -> int:
 
 
 def run_registry(
-    directory: Path, *, htpasswd: str = "", prefix: Sequence[str] = (), layers_elsewhere: bool = True
+    directory: Path, *, htpasswd: str = "", prefix: Sequence[str] = (), layers_elsewhere: bool = True, port: int = 0
 ) -> Iterator[Registry]:
     """`docker-registry serve` until the generator is closed; `prefix` leads its command, e.g. into a network namespace.
 
-    `layers_elsewhere`: it takes manifests whose layers it has not but which say where they are; by default it does not.
+    `port` 0 is any. `layers_elsewhere`: it takes manifests whose layers it has not but which say where they are; by its own default
+    it does not.
     """
     program = require_program("docker-registry")
     require_program("skopeo")
-    port = _free_port()
+    port = port or _free_port()
     storage = directory / "storage"
     auth = ""
     if htpasswd:
