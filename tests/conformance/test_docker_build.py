@@ -394,7 +394,9 @@ class TestInstructions:
         assert f"\nlinux/{'amd64'} http://p:1\n" in printed
 
     def test_volumes_keep_what_later_steps_write(self, build: Builder, docker: Docker) -> None:
-        build.dockerfile("FROM busybox\nVOLUME /data\nRUN mkdir /data; echo kept > /data/a\nCMD cat /data/a\n", "-t", "volumes")
+        build.dockerfile(
+            "FROM busybox\nVOLUME /data\nRUN mkdir /data; echo kept > /data/a\nCMD cat /data/a\n", "-t", "volumes"
+        )
         assert docker("run", "--rm", "volumes") == "kept"
         assert docker("volume", "ls", "-q") == ""
 
