@@ -62,7 +62,8 @@ async def plan_container(parts: Parts, record: ContainerRecord, image: Image) ->
     config = record.config
     personality = parts.personality(record.personality)
     directory = parts.storage.container_directory(record.id)
-    volatile = config.auto_remove or config.build_step
+    # A machine's disk is read after its end, so it has to be written; here the files are where they are read.
+    volatile = config.auto_remove or (config.build_step and record.isolation is Isolation.PROCESS)
     rootfs = parts.storage.rootfs(record.id, image, read_only=config.read_only_root, volatile=volatile)
     owner = personality.scratch_owner(config, image)
     if owner is not None and not parts.runtime(record.isolation).keeps_files:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from typing import Protocol
 
 import msgspec
 
@@ -15,6 +16,12 @@ class SourceKind(enum.StrEnum):
     ARCHIVE = "archive"
 
 
+class ModeRule(Protocol):
+    """`--chmod`: the new permission bits of what has `mode`."""
+
+    def __call__(self, mode: int, *, is_directory: bool) -> int: ...
+
+
 class SourceItem(msgspec.Struct, frozen=True, kw_only=True):
     """One source of COPY or ADD, as found in its tree.
 
@@ -23,6 +30,8 @@ class SourceItem(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     path: str
+    found: str
+    """The path as the source word led to it, with links."""
     name: str
     kind: SourceKind
     digest: str
@@ -32,10 +41,10 @@ class CopyTarget(msgspec.Struct, frozen=True, kw_only=True):
     """Where an item goes and as whose: `path` is an absolute POSIX path in the image's root.
 
     `into`: the item keeps its name beneath `path`; else a file becomes `path` itself. A directory always gives its contents.
-    `owner` None keeps the source's; `mode` None too.
+    `owner` None keeps the source's; `mode` None too, else it answers the new permissions.
     """
 
     path: str
     into: bool
     owner: tuple[int, int] | None = (0, 0)
-    mode: int | None = None
+    mode: ModeRule | None = None

@@ -91,7 +91,8 @@ class LocalStorage:
     # Views
 
     def _layers(self, image: Image) -> tuple[Path, ...]:
-        layers = tuple(reversed(image.layer_paths))
+        # Overlayfs takes no directory twice, and two steps may make the same layer: what the upper one says is all there is to say.
+        layers = tuple(dict.fromkeys(reversed(image.layer_paths)))
         if not layers:
             self._empty_layer.mkdir(exist_ok=True)
             layers = (self._empty_layer,)

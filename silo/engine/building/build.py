@@ -178,7 +178,7 @@ class Build:
         except SiloError as error:
             raise place(error, stage.first) from error
         self._stages[stage.index] = builder
-        await builder.run_triggers()
+        await builder.run_triggers(stage.first)
         for instruction in stage.instructions:
             await self._announce(instruction)
             await builder.run(instruction)

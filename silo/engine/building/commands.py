@@ -1,15 +1,15 @@
-"""What RUN, CMD, ENTRYPOINT and HEALTHCHECK execute: exec form as it is, shell form through the image's shell. Pure.
+"""What RUN, CMD, ENTRYPOINT execute: exec form as it is, shell form through the image's shell. Pure.
 
-On Windows the shell form is one command line that nothing splits or escapes (ArgsEscaped). A heredoc is the shell's: alone it is
-the script, after a command it is that command's input; one that begins with `#!` is a program of its own.
+On Windows the shell form is one command line that nothing splits or escapes (ArgsEscaped). A program that a heredoc holds, and a
+script of several lines on Windows, whose command lines have one, are shown to the step as a file.
 """
 
 from __future__ import annotations
 
 import msgspec
 
-from silo.dockerfile.syntax import Instruction
-from silo.dockerfile.words import parse_heredoc_word
+from silo.dockerfile.run_options import parse_run_command
+from silo.dockerfile.syntax import Heredoc, Instruction
 from silo.errors import Unsupported
 from silo.model.image import ImageConfig
 
@@ -33,42 +33,44 @@ def shell_of(config: ImageConfig, *, windows: bool) -> tuple[str, ...]:
     return config.shell or (_WINDOWS_SHELL if windows else _LINUX_SHELL)
 
 
-def command_of(words: tuple[str, ...], *, is_json: bool, config: ImageConfig, windows: bool) -> Executed:
-    """Of CMD, ENTRYPOINT and RUN without heredocs."""
-    if is_json:
-        return Executed(args=words)
-    if not any(words):
-        return Executed(args=())
-    shell = shell_of(config, windows=windows)
-    if windows:
-        return Executed(args=(" ".join((*shell, *words)),), args_escaped=True)
-    return Executed(args=(*shell, *words))
+def command_of(instruction: Instruction, config: ImageConfig, *, windows: bool) -> Executed:
+    """Of CMD and ENTRYPOINT."""
+    if instruction.is_json:
+        return Executed(args=instruction.words)
+    return _through_shell(instruction.words[0], config, windows=windows)
 
 
 def run_command_of(instruction: Instruction, config: ImageConfig, *, windows: bool) -> Executed:
     """Of RUN. Raises Unsupported."""
-    heredocs = instruction.heredocs
-    if not heredocs:
-        return command_of(instruction.words, is_json=instruction.is_json, config=config, windows=windows)
-    alone = len(heredocs) == 1 and parse_heredoc_word(instruction.text) is not None
+    command = parse_run_command(instruction)
+    if command.words:
+        return Executed(args=command.words)
+    if windows and instruction.heredocs:
+        return _windows_script(instruction, config)
+    if command.program is not None:
+        name = command.program.name
+        return Executed(args=(f"{SCRIPTS_LINUX}/{name}",), script=(name, command.program.text.encode()))
+    return _through_shell(command.script, config, windows=windows)
+
+
+def _through_shell(text: str, config: ImageConfig, *, windows: bool) -> Executed:
+    if not text.strip():
+        return Executed(args=())
+    shell = shell_of(config, windows=windows)
     if windows:
-        return _windows_script(instruction, config, alone=alone)
-    if alone and heredocs[0].text.startswith("#!"):
-        script = (heredocs[0].name, heredocs[0].text.encode())
-        return Executed(args=(f"{SCRIPTS_LINUX}/{heredocs[0].name}",), script=script)
-    text = heredocs[0].text
-    if not alone:
-        text = instruction.text + "".join(f"\n{heredoc.text}{heredoc.name}" for heredoc in heredocs)
-    return Executed(args=(*shell_of(config, windows=False), text))
+        return Executed(args=(" ".join((*shell, text)),), args_escaped=True)
+    return Executed(args=(*shell, text))
 
 
-def _windows_script(instruction: Instruction, config: ImageConfig, *, alone: bool) -> Executed:
-    heredoc = instruction.heredocs[0]
+def _windows_script(instruction: Instruction, config: ImageConfig) -> Executed:
+    heredoc: Heredoc = instruction.heredocs[0]
     shell = shell_of(config, windows=True)
     program = shell[0].replace("/", "\\").rpartition("\\")[2].lower().removesuffix(".exe")
-    if not alone or program not in ("cmd", "powershell", "pwsh"):
+    alone = instruction.text.strip().startswith("<<") and len(instruction.text.split()) == 1
+    if not alone or heredoc.text.startswith("#!") or program not in ("cmd", "powershell", "pwsh"):
         raise Unsupported(
-            f"{instruction.where}: a heredoc as input of a command is not supported for Windows",
+            "this heredoc is not supported for Windows",
+            details="a command line there has no lines that could be a command's input",
             hint="RUN <<EOF alone is a script of the shell, if that is cmd or PowerShell",
         )
     lines = "\r\n".join(heredoc.text.splitlines())

@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import posixpath
-import re
-from collections.abc import Callable
-from itertools import chain
+from collections.abc import Callable, Iterable
 
 import msgspec
 
-from silo.dockerfile.expansion import expand_words
-from silo.dockerfile.flags import Flags, parse_flags
+from silo.dockerfile.expansion import Expander, expand, expand_words
+from silo.dockerfile.options import (
+    parse_exposed_ports,
+    parse_healthcheck,
+    parse_pairs,
+    parse_stop_signal,
+    parse_user,
+    parse_volumes,
+)
 from silo.dockerfile.syntax import Instruction
 from silo.engine.building.commands import command_of
 from silo.engine.building.variables import Scope
 from silo.engine.signals import parse_signal
-from silo.errors import InvalidRequest
-from silo.model.image import Healthcheck, ImageConfig
+from silo.model.image import ImageConfig
 
 _replace = msgspec.structs.replace
-_DURATION = re.compile(r"(\d+(?:\.\d+)?|\.\d+)(ns|us|µs|ms|s|m|h)")
-_UNIT_S = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
-_PORT = re.compile(r"(?:.*:)?(\d{1,5})(?:-(\d{1,5}))?(?:/(tcp|udp|sctp))?", re.IGNORECASE)
-_MOST_PORTS = 65535
 
 
 class Metadata(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,41 +44,27 @@ class Editor:
         """A CMD of this stage survives an ENTRYPOINT; an inherited one does not."""
 
     def apply(self, instruction: Instruction, config: ImageConfig) -> Metadata | None:
-        """None for instructions that do more than this. Raises InvalidRequest with file and line."""
+        """None for instructions that do more than this. Raises InvalidRequest."""
         rule = _RULES.get(instruction.name)
-        if rule is None:
-            return None
-        try:
-            return rule(self, instruction, config)
-        except InvalidRequest as error:
-            if error.brief.startswith(instruction.file):
-                raise
-            raise InvalidRequest(
-                f"{instruction.where}: {error.brief}", details=error.details, hint=error.hint
-            ) from error
+        return rule(self, instruction, config) if rule is not None else None
 
-    def _fill(self, text: str, instruction: Instruction, config: ImageConfig) -> str:
-        return self._scope.fill(text, config.env, instruction)
+    def _expander(self, instruction: Instruction, config: ImageConfig) -> Expander:
+        variables = self._scope.variables(config.env)
 
-    def _pairs(self, instruction: Instruction, config: ImageConfig) -> list[tuple[str, str]]:
-        """All of one instruction see the environment before it."""
-        pairs = []
-        for word in instruction.words:
-            name, _, value = word.partition("=")
-            pairs.append((self._fill(name, instruction, config), self._fill(value, instruction, config)))
-            if not pairs[-1][0]:
-                raise InvalidRequest(f"{instruction.name} names can not be blank")
-        return pairs
+        def filled(text: str) -> str:
+            return expand(text, variables, escape=self._escape, ignore_case=self._windows, where=instruction.where)
+
+        return filled
 
     def _env(self, instruction: Instruction, config: ImageConfig) -> Metadata:
-        pairs = self._pairs(instruction, config)
+        pairs = parse_pairs(instruction, self._expander(instruction, config))
         env = config.env
         for name, value in pairs:
             env = with_variable(env, name, value, ignore_case=self._windows)
         return Metadata(config=_replace(config, env=env), text=f"ENV {_shown(pairs)}")
 
     def _label(self, instruction: Instruction, config: ImageConfig) -> Metadata:
-        pairs = self._pairs(instruction, config)
+        pairs = parse_pairs(instruction, self._expander(instruction, config))
         return Metadata(config=_replace(config, labels=config.labels | dict(pairs)), text=f"LABEL {_shown(pairs)}")
 
     def _arg(self, instruction: Instruction, config: ImageConfig) -> Metadata:
@@ -87,42 +73,38 @@ class Editor:
 
     def _expose(self, instruction: Instruction, config: ImageConfig) -> Metadata:
         variables = self._scope.variables(config.env)
-        words = list(
-            chain.from_iterable(
-                expand_words(word, variables, escape=self._escape, ignore_case=self._windows, where=instruction.where)
-                for word in instruction.words
+
+        def words(text: str) -> tuple[str, ...]:
+            return expand_words(
+                text, variables, escape=self._escape, ignore_case=self._windows, where=instruction.where
             )
-        )
-        ports = list(chain.from_iterable(map(parse_ports, words)))
+
+        ports = parse_exposed_ports(instruction, words)
         exposed = tuple(sorted({*config.exposed_ports, *ports}))
         return Metadata(config=_replace(config, exposed_ports=exposed), text=f"EXPOSE {' '.join(ports)}")
 
     def _volume(self, instruction: Instruction, config: ImageConfig) -> Metadata:
-        words = [self._fill(word, instruction, config) for word in instruction.words]
-        if not all(word.strip() for word in words):
-            raise InvalidRequest("VOLUME specified can not be an empty string")
+        words = parse_volumes(instruction, self._expander(instruction, config))
         volumes = tuple(sorted({*config.volumes, *words}))
         return Metadata(config=_replace(config, volumes=volumes), text=f"VOLUME [{' '.join(words)}]")
 
     def _user(self, instruction: Instruction, config: ImageConfig) -> Metadata:
-        user = self._fill(instruction.words[0], instruction, config)
-        if not user:
-            raise InvalidRequest("USER names nobody: the variables in it are empty")
+        user = parse_user(instruction, self._expander(instruction, config))
         return Metadata(config=_replace(config, user=user), text=f"USER {user}")
 
     def _stop_signal(self, instruction: Instruction, config: ImageConfig) -> Metadata:
-        text = self._fill(instruction.words[0], instruction, config)
+        text = parse_stop_signal(instruction, self._expander(instruction, config))
         parse_signal(text)
         return Metadata(config=_replace(config, stop_signal=text), text=f"STOPSIGNAL {text}")
 
     def _cmd(self, instruction: Instruction, config: ImageConfig) -> Metadata:
-        command = command_of(instruction.words, is_json=instruction.is_json, config=config, windows=self._windows)
+        command = command_of(instruction, config, windows=self._windows)
         self._cmd_is_ours = bool(command.args)
         config = _replace(config, cmd=command.args, args_escaped=command.args_escaped)
         return Metadata(config=config, text=f"CMD {_listed(command.args)}")
 
     def _entrypoint(self, instruction: Instruction, config: ImageConfig) -> Metadata:
-        command = command_of(instruction.words, is_json=instruction.is_json, config=config, windows=self._windows)
+        command = command_of(instruction, config, windows=self._windows)
         config = _replace(
             config,
             entrypoint=command.args,
@@ -142,13 +124,8 @@ class Editor:
         return Metadata(config=config, text=f"MAINTAINER {instruction.words[0]}", author=instruction.words[0])
 
     def _health(self, instruction: Instruction, config: ImageConfig) -> Metadata:
-        kind, *rest = instruction.words
-        if kind == "NONE":
-            return Metadata(config=_replace(config, healthcheck=Healthcheck(test=("NONE",))), text="HEALTHCHECK NONE")
-        flags = parse_flags("HEALTHCHECK", instruction.flags, where=instruction.where)
-        test = ("CMD", *rest) if instruction.is_json else ("CMD-SHELL", *rest)
-        check = parse_health_flags(flags, test)
-        shown = " ".join((*instruction.flags, _listed(test)))
+        check = parse_healthcheck(instruction)
+        shown = " ".join((*instruction.flags, _listed(check.test)))
         return Metadata(config=_replace(config, healthcheck=check), text=f"HEALTHCHECK {shown}")
 
 
@@ -186,47 +163,7 @@ def join_directory(current: str, path: str) -> str:
     return "/" + posixpath.normpath(posixpath.join("/", current, path)).lstrip("/")
 
 
-def parse_ports(text: str) -> list[str]:
-    """`80`, `80/udp`, `8000-8002`: one word for each port. Raises InvalidRequest."""
-    match = _PORT.fullmatch(text)
-    first = int(match[1]) if match else -1
-    last = int(match[2]) if match and match[2] else first
-    if match is None or not 0 < first <= last <= _MOST_PORTS:
-        raise InvalidRequest(f"invalid containerPort: {text}", hint="such as 80, 53/udp or 8000-8010")
-    return [f"{port}/{(match[3] or 'tcp').lower()}" for port in range(first, last + 1)]
-
-
-def parse_health_flags(flags: Flags, test: tuple[str, ...]) -> Healthcheck:
-    """Raises InvalidRequest."""
-    default = Healthcheck()
-    retries = flags.text("retries")
-    if retries and not (retries.isascii() and retries.isdigit()):
-        raise InvalidRequest(f"--retries={retries} is not a number")
-    return Healthcheck(
-        test=test,
-        interval_s=_seconds(flags, "interval") or default.interval_s,
-        timeout_s=_seconds(flags, "timeout") or default.timeout_s,
-        start_period_s=_seconds(flags, "start-period"),
-        start_interval_s=_seconds(flags, "start-interval") or default.start_interval_s,
-        retries=int(retries or 0) or default.retries,
-    )
-
-
-def _seconds(flags: Flags, name: str) -> float:
-    """0 when nothing is said."""
-    text = flags.text(name)
-    if text in ("", "0"):
-        return 0.0
-    parts = _DURATION.findall(text)
-    if "".join(number + unit for number, unit in parts) != text:
-        raise InvalidRequest(f"--{name}={text} is not a duration", hint="such as 30s or 1m30s")
-    seconds = sum(float(number) * _UNIT_S[unit] for number, unit in parts)
-    if 0 < seconds < 0.001:
-        raise InvalidRequest(f"Interval {text!r} cannot be less than 1ms")
-    return seconds
-
-
-def _shown(pairs: list[tuple[str, str]]) -> str:
+def _shown(pairs: Iterable[tuple[str, str]]) -> str:
     return " ".join(f"{name}={value}" for name, value in pairs)
 
 

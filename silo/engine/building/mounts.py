@@ -9,30 +9,22 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import defaultdict
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 
 import msgspec
 
-from silo.dockerfile.flags import parse_flags
-from silo.dockerfile.syntax import Instruction
-from silo.engine.building.copying import Fill, FindTree, source_path
+from silo.dockerfile.run_options import MountType, RunMount, Sharing
+from silo.engine.building.copying import FindTree, source_path
 from silo.engine.building.ports import BuildFiles
 from silo.errors import InvalidRequest, NotFound, Unsupported
-from silo.model.build import SourceItem, SourceKind
+from silo.model.build import SourceKind
 from silo.model.mount import MountKind, MountRequest
 
 CACHE_LABEL = "com.silo.build.cache"
 """On volumes that keep a RUN's caches; its value is the cache's id."""
 _CACHE_NAME = "silo-build-cache-"
-_KNOWN = {
-    "bind": {"target", "source", "from", "readonly"},
-    "cache": {"target", "id", "readonly", "sharing", "uid", "gid", "mode"},
-    "tmpfs": {"target", "size"},
-    "secret": {"target", "id", "required", "uid", "gid", "mode", "env"},
-    "ssh": {"target", "id", "required", "uid", "gid", "mode"},
-}
-_ALIASES = {"dst": "target", "destination": "target", "src": "source", "ro": "readonly", "rw": "readwrite"}
-_UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
+_CACHE_MODES = (None, 0o755)
 
 
 class StepMounts(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,116 +47,77 @@ class CacheLocks:
 class MountPlanner:
     """Of one RUN; what is mounted stays as long as the stack."""
 
-    def __init__(
-        self, files: BuildFiles, stack: AsyncExitStack, find_tree: FindTree, fill: Fill, locks: CacheLocks
-    ) -> None:
+    def __init__(self, files: BuildFiles, stack: AsyncExitStack, find_tree: FindTree, locks: CacheLocks) -> None:
         self._files = files
         self._stack = stack
         self._find_tree = find_tree
-        self._fill = fill
         self._locks = locks
 
-    async def plan(self, instruction: Instruction, *, windows: bool) -> StepMounts:
+    async def plan(self, mounts: Sequence[RunMount], *, windows: bool) -> StepMounts:
         """Raises InvalidRequest, NotFound, Unsupported."""
-        flags = parse_flags(instruction.name, instruction.flags, where=instruction.where)
         requests: list[MountRequest] = []
         keys: list[str] = []
-        for text in flags.list("mount"):
-            fields = parse_mount(self._fill(text))
-            kind = fields.get("type", "bind")
-            if kind == "bind":
-                request, key = await self._bind(text, fields, windows=windows)
+        for mount in mounts:
+            if mount.type is MountType.BIND:
+                request, key = await self._bind(mount, windows=windows)
                 requests.append(request)
                 keys.append(key)
-            elif kind == "cache":
-                requests.append(self._cache(text, fields))
-            elif kind == "tmpfs":
-                requests.append(_tmpfs(fields))
-            elif fields.get("required", "false") == "true":
+            elif mount.type is MountType.CACHE:
+                requests.append(_cache(mount))
+            elif mount.type is MountType.TMPFS:
+                requests.append(
+                    MountRequest(kind=MountKind.TMPFS, target=mount.target, tmpfs_size_bytes=mount.size_bytes)
+                )
+            elif mount.is_required:
                 raise Unsupported(
-                    f"--mount={text} is not supported: the classic build protocol cannot hand over a {kind}",
+                    f"--mount=type={mount.type},id={mount.id},required is not supported",
+                    details=f"the classic build protocol cannot hand over a {mount.type}",
                     hint="leave `required` out, or use a build argument for what is no secret",
                 )
         key = hashlib.sha256("\n".join(keys).encode()).hexdigest() if keys else ""
         return StepMounts(requests=tuple(requests), key=key)
 
-    async def _bind(self, text: str, fields: dict[str, str], *, windows: bool) -> tuple[MountRequest, str]:
-        word = fields.get("from", "")
-        tree, personality = await self._find_tree(word)
-        pattern = source_path(fields.get("source", "/" if word else "."), personality, windows=windows)
+    async def lock_caches(self, mounts: Sequence[RunMount]) -> None:
+        """Wait until no other step uses the caches that are not to be shared; in one order, so that two steps never wait for
+        one another."""
+        alone = (Sharing.LOCKED, Sharing.PRIVATE)
+        for name in sorted({mount.id for mount in mounts if mount.type is MountType.CACHE and mount.sharing in alone}):
+            await self._stack.enter_async_context(self._locks.of(name))
+
+    async def _bind(self, mount: RunMount, *, windows: bool) -> tuple[MountRequest, str]:
+        shown = f"--mount=type=bind,source={mount.source},target={mount.target}"
+        if not mount.read_only:
+            raise Unsupported(f"{shown},rw is not supported", hint="copy what is to be changed")
+        tree, personality = await self._find_tree(mount.source_stage)
+        pattern = source_path(mount.source or "/", personality, windows=windows)
         try:
             found = await tree.find(pattern, archives=False)
         except NotFound as error:
-            raise NotFound(f"--mount={text}: {fields.get('source')} is not there") from error
+            raise NotFound(f"{shown}: {mount.source} is not there") from error
         if len(found) != 1:
-            raise InvalidRequest(f"--mount={text}: the source is not one file or directory")
-        item: SourceItem = found[0]
-        if word:
+            raise InvalidRequest(f"{shown}: the source is not one file or directory")
+        item = found[0]
+        source = tree.directory / item.path
+        if mount.source_stage:
             # An image's root is an overlay, of which the kernel makes no mount with other ids.
             taken = await self._stack.enter_async_context(self._files.take(tree, item))
-            source = taken.directory / item.name if item.kind is not SourceKind.DIRECTORY else taken.directory
-        else:
-            source = tree.directory / item.path
-        request = MountRequest(kind=MountKind.BIND, source=str(source), target=fields["target"], read_only=True)
-        return request, f"{item.kind}:{item.digest} at {fields['target']}"
+            source = taken.directory if item.kind is SourceKind.DIRECTORY else taken.directory / item.name
+        request = MountRequest(kind=MountKind.BIND, source=str(source), target=mount.target, read_only=True)
+        return request, f"{item.kind}:{item.digest} at {mount.target}"
 
-    def _cache(self, text: str, fields: dict[str, str]) -> MountRequest:
-        for name in ("uid", "gid", "mode"):
-            if fields.get(name, "0") not in ("0", "0755"):
-                raise Unsupported(f"--mount={text}: {name} of a cache is not supported", hint="caches are root's, 0755")
-        identity = fields.get("id") or fields["target"]
-        name = _CACHE_NAME + hashlib.sha256(identity.encode()).hexdigest()[:32]
-        if fields.get("sharing", "shared") not in ("shared", "private", "locked"):
-            raise InvalidRequest(f"--mount={text}: sharing is shared, private or locked")
-        return MountRequest(
-            kind=MountKind.VOLUME,
-            source=name,
-            target=fields["target"],
-            read_only=fields.get("readonly", "false") == "true",
-            labels={CACHE_LABEL: identity},
-            no_copy=True,
+
+def _cache(mount: RunMount) -> MountRequest:
+    if mount.mode not in _CACHE_MODES or mount.uid or mount.gid or mount.source or mount.source_stage:
+        raise Unsupported(
+            f"--mount=type=cache,target={mount.target}: uid, gid, mode, from and source are not supported",
+            hint="a cache is root's, mode 0755, and begins empty",
         )
-
-    async def lock_caches(self, instruction: Instruction) -> None:
-        """Wait until no other step uses the caches that are not to be shared; in one order, so that two steps never wait for
-        one another."""
-        flags = parse_flags(instruction.name, instruction.flags, where=instruction.where)
-        wanted = set()
-        for text in flags.list("mount"):
-            fields = parse_mount(self._fill(text))
-            if fields.get("type") == "cache" and fields.get("sharing") in ("locked", "private"):
-                wanted.add(fields.get("id") or fields["target"])
-        for identity in sorted(wanted):
-            await self._stack.enter_async_context(self._locks.of(identity))
-
-
-def _tmpfs(fields: dict[str, str]) -> MountRequest:
-    text = fields.get("size", "0").lower()
-    number, unit = (text[:-1], text[-1]) if text[-1:] in "bkmg" and text[:-1] else (text, "")
-    if not number.isdigit():
-        raise InvalidRequest(f"--mount=type=tmpfs: the size {text!r} is not a number", hint="such as 64m")
-    return MountRequest(kind=MountKind.TMPFS, target=fields["target"], tmpfs_size_bytes=int(number) * _UNITS[unit])
-
-
-def parse_mount(text: str) -> dict[str, str]:
-    """`type=cache,target=/x` → fields by their full names. Raises InvalidRequest, Unsupported."""
-    fields: dict[str, str] = {}
-    for part in text.split(","):
-        name, equals, value = part.strip().partition("=")
-        name = _ALIASES.get(name.lower(), name.lower())
-        if name == "readwrite":
-            if value.lower() != "false" and fields.get("type", "bind") == "bind":
-                raise Unsupported(
-                    f"--mount={text}: writing to a bind is not supported", hint="copy what is to be changed"
-                )
-            continue
-        fields[name] = value if equals else "true"
-    kind = fields.get("type", "bind")
-    if kind not in _KNOWN:
-        raise InvalidRequest(f"--mount={text}: unsupported mount type {kind!r}", hint=f"one of {', '.join(_KNOWN)}")
-    for name in fields:
-        if name != "type" and name not in _KNOWN[kind]:
-            raise Unsupported(f"--mount={text}: {name} is not supported for {kind}")
-    if "target" not in fields and kind in ("bind", "cache", "tmpfs"):
-        raise InvalidRequest(f"--mount={text}: a target is required")
-    return fields
+    name = _CACHE_NAME + hashlib.sha256(mount.id.encode()).hexdigest()[:32]
+    return MountRequest(
+        kind=MountKind.VOLUME,
+        source=name,
+        target=mount.target,
+        read_only=mount.read_only,
+        labels={CACHE_LABEL: mount.id},
+        no_copy=True,
+    )

@@ -6,8 +6,9 @@ from contextlib import AsyncExitStack
 
 import msgspec
 
-from silo.dockerfile.flags import parse_flags
+from silo.dockerfile.options import parse_path
 from silo.dockerfile.parser import parse_trigger
+from silo.dockerfile.run_options import parse_run_options
 from silo.dockerfile.syntax import Instruction
 from silo.engine.building.cache import Cache
 from silo.engine.building.commands import SCRIPTS_LINUX, SCRIPTS_WINDOWS, run_command_of, shell_of
@@ -28,7 +29,6 @@ from silo.model.platform import PersonalityName
 from silo.model.windows_paths import windows_path
 
 _DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-_NETWORKS = ("default", "none", "host")
 
 
 class StageParts(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,14 +58,14 @@ class StageBuilder:
         self.config = _begun(image.config, windows=self._windows)
         self.author = image.author
 
-    async def run_triggers(self) -> None:
-        """What the image's own Dockerfile has left for its children (ONBUILD)."""
+    async def run_triggers(self, first: Instruction) -> None:
+        """What the image's own Dockerfile has left for its children (ONBUILD); `first` is the FROM that names it."""
         triggers = self.image.config.on_build
         if not triggers:
             return
         await self._parts.output.say(f"# Executing {len(triggers)} build trigger{'s'[: len(triggers) > 1]}\n")
         for text in triggers:
-            await self.run(parse_trigger(text, escape=self._parts.escape, name="ONBUILD"))
+            await self.run(parse_trigger(text, escape=self._parts.escape, name=f"{first.where}: ONBUILD"))
 
     async def run(self, instruction: Instruction) -> None:
         """Raises SiloError with the instruction's file and line."""
@@ -95,10 +95,7 @@ class StageBuilder:
         await self._tell()
 
     async def _work_directory(self, instruction: Instruction) -> None:
-        word = self._fill(instruction.words[0], instruction)
-        if not word:
-            raise InvalidRequest("WORKDIR is empty: the variables in it are")
-        path, shown = self._directory(word)
+        path, shown = self._directory(parse_path(instruction, lambda text: self._fill(text, instruction)))
         config = msgspec.structs.replace(self.config, working_dir=shown)
         created_by = self._nop(f"WORKDIR {shown}")
         if await self._use_cache(created_by, config):
@@ -130,7 +127,7 @@ class StageBuilder:
             created_by = self._nop(step.text)
             if await self._use_cache(created_by, self.config):
                 return
-            path = self._personality.map_path(step.destination, working_dir=self.config.working_dir)
+            path = self._personality.map_path(step.copy.destination, working_dir=self.config.working_dir)
             change = await stack.enter_async_context(parts.files.change(self.image))
             await apply_copy(change, step, path)
             self.image = await parts.store.commit(
@@ -145,28 +142,23 @@ class StageBuilder:
 
     async def _run(self, instruction: Instruction) -> None:
         parts = self._parts
-        flags = parse_flags("RUN", instruction.flags, where=instruction.where)
-        network = flags.text("network")
-        if network and network not in _NETWORKS:
-            raise InvalidRequest(f"--network={network} is not a network of RUN", hint=", ".join(_NETWORKS))
-        if flags.text("security") not in ("", "sandbox"):
-            raise Unsupported(f"RUN --security={flags.text('security')} is not supported")
-        if flags.list("device"):
-            raise Unsupported("RUN --device is not supported")
+        options = parse_run_options(instruction, lambda text: self._fill(text, instruction))
+        if options.security != "sandbox":
+            raise Unsupported(f"RUN --security={options.security} is not supported")
+        if options.devices:
+            raise Unsupported(f"RUN --device={options.devices[0]} is not supported")
         command = run_command_of(instruction, self.config, windows=self._windows)
         if not command.args or not command.args[0].strip():
             raise InvalidRequest("RUN names no command")
         env, known = self.scope.for_run(self.config.env)
         async with AsyncExitStack() as stack:
-            planner = MountPlanner(
-                parts.files, stack, parts.find_tree, lambda text: self._fill(text, instruction), parts.locks
-            )
-            mounts = await planner.plan(instruction, windows=self._windows)
+            planner = MountPlanner(parts.files, stack, parts.find_tree, parts.locks)
+            mounts = await planner.plan(options.mounts, windows=self._windows)
             words = (*command.args, *((f"#{mounts.key}",) if mounts.key else ()), *_script_key(command.script))
             created_by = " ".join((*((f"|{len(known)}", *known) if known else ()), *words))
             if await self._use_cache(created_by, self.config):
                 return
-            await planner.lock_caches(instruction)
+            await planner.lock_caches(options.mounts)
             requests = list(mounts.requests)
             if command.script is not None:
                 name, content = command.script
@@ -179,7 +171,7 @@ class StageBuilder:
                 command=command,
                 shown=" ".join(command.args),
                 env=env,
-                network_mode=network or parts.request.network_mode,
+                network_mode=parts.request.network_mode if options.network == "default" else options.network,
                 mounts=tuple(requests),
             )
             self.image = await parts.runner.run(step, self.image, self.config, self._entry(created_by))

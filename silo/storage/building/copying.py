@@ -166,7 +166,8 @@ class _Copy:
         owner = self._target.owner if self._target.owner is not None else (status.st_uid, status.st_gid)
         link = self._tree.read_link(path) if stat.S_ISLNK(mode) else ""
         if self._target.mode is not None and not link:
-            mode = stat.S_IFMT(mode) | self._target.mode
+            changed = self._target.mode(stat.S_IMODE(mode), is_directory=stat.S_ISDIR(mode))
+            mode = stat.S_IFMT(mode) | changed
         shown = _with_mode(status, mode)
         if not stat.S_ISREG(mode):
             yield build_header(name, shown, owner=owner, link=link)

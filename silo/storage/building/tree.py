@@ -96,7 +96,7 @@ class SourceTree:
             digest = digest_of(root, resolved, posix_base(path), excluded, halt)
             if self._digests is not None and excluded is None:
                 self._digests.keep(key, digest)
-        return SourceItem(path=resolved, name=posix_base(path), kind=kind, digest=digest)
+        return SourceItem(path=resolved, found=path, name=posix_base(path), kind=kind, digest=digest)
 
 
 class Digests:
