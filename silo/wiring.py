@@ -32,6 +32,7 @@ from silo.network.bridge import BridgeNetworks
 from silo.state import Database
 from silo.storage import LocalStorage
 from silo.windows.personality import WindowsPersonality
+from silo.windows.registry.looking import WindowsRegistry
 from silo.windows.registry_text import compare_registry
 
 
@@ -194,6 +195,7 @@ async def build_daemon(settings: Settings) -> AsyncIterator[ApiServer]:
             daemon_id=_daemon_id(settings.data_root),
             base=WineBase(settings.cache_root),
             vm_image=utility_vm,
+            registry=WindowsRegistry(),
             login=images.login,
         )
         await engine.open()

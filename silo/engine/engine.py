@@ -14,7 +14,9 @@ from silo.engine.images import Images
 from silo.engine.lifecycle import Lifecycle
 from silo.engine.networks import NetworkUseCases
 from silo.engine.parts import Parts
+from silo.engine.ports import RegistryViewer
 from silo.engine.recovery import recover
+from silo.engine.registry import Registries
 from silo.engine.roster import Roster
 from silo.engine.system import System
 from silo.engine.volumes import Volumes
@@ -37,6 +39,7 @@ class Engine:
         daemon_id: str,
         base: BaseSource,
         vm_image: VmImageSource,
+        registry: RegistryViewer,
         login: Callable[[str, str, str], Awaitable[str]] | None = None,
     ) -> None:
         self._parts = parts
@@ -45,6 +48,7 @@ class Engine:
         self._lifecycle = Lifecycle(parts, self._roster, self.events)
         self.containers = Containers(parts, self._roster, self.events, self._lifecycle, vm_image)
         self.files = ContainerFiles(parts, self._roster, self._lifecycle)
+        self.registries = Registries(parts, self._roster, self.files, registry)
         self.execs = Execs(parts, self._roster.resolve, self.events)
         self.images = Images(parts, self._roster, self.events)
         self.networks = NetworkUseCases(parts, self._roster, self.events, self.containers)
