@@ -21,10 +21,9 @@ def open_file(root: Root, path: str) -> BinaryIO | None:
         if error.errno in _ABSENT:
             return None
         raise
-    file = open(descriptor, "rb")  # noqa: SIM115 - the caller's
     if stat.S_ISREG(os.fstat(descriptor).st_mode):
-        return file
-    file.close()
+        return open(descriptor, "rb")
+    os.close(descriptor)
     return None
 
 

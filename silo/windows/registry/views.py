@@ -147,7 +147,7 @@ class HiveView(RegistryView):
     """The registry in one hive, under the name that its file's name stands for (`Software_Delta`, `NTUSER.DAT`)."""
 
     def __init__(self, name: str, untrusted_data: bytes) -> None:
-        self._root = read_hive(untrusted_data, limits=LIMITS, allow_dirty=True).root
+        self._root = read_hive(untrusted_data, limits=LIMITS).root
         shown = _hive_name(name)
         super().__init__((Place(shown, "", ""),), relative_to=shown)
 

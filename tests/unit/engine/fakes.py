@@ -371,5 +371,10 @@ class Bench:
             default_isolation=self.default_isolation,
         )
         self.engine = Engine(
-            parts, self.documents, daemon_id="d", base=None, vm_image=self.vm_images, registry=WindowsRegistry()
-        )  # type: ignore[arg-type]
+            parts,
+            self.documents,
+            daemon_id="d",
+            base=None,  # type: ignore[arg-type]
+            vm_image=self.vm_images,
+            registry=WindowsRegistry(),
+        )
