@@ -43,12 +43,12 @@ def diff_registry(before: Mapping[str, bytes], after: Mapping[str, bytes]) -> di
 
 def diff_wine_file(file: str, before: bytes, untrusted_after: bytes) -> Key | None:
     """The delta between two states of one file, without noise; None when there is none. Raises DamagedRegistry."""
-    old, new = _changed_parts(file, before, untrusted_after)
+    old, new = changed_parts(file, before, untrusted_after)
     delta = diff_trees(old, new)
     return None if delta is None else without_former_links(delta, old, new)
 
 
-def _changed_parts(file: str, before: bytes, untrusted_after: bytes) -> tuple[Key, Key]:
+def changed_parts(file: str, before: bytes, untrusted_after: bytes) -> tuple[Key, Key]:
     """Of both states the keys that changed, with those above them. Raises DamagedRegistry."""
     if before == untrusted_after:
         return Key(""), Key("")
