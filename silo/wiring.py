@@ -34,6 +34,7 @@ from silo.storage import LocalStorage
 from silo.windows.base.environment import OS_VERSION
 from silo.windows.layer_format import WindowsLayerFormat
 from silo.windows.personality import WindowsPersonality
+from silo.windows.registry.looking import WindowsRegistry
 from silo.windows.registry_text import compare_registry
 
 
@@ -202,6 +203,7 @@ async def build_daemon(settings: Settings) -> AsyncIterator[ApiServer]:
             base=WineBase(settings.cache_root),
             vm_image=utility_vm,
             build_files=storage.builds,
+            registry=WindowsRegistry(),
             login=images.login,
         )
         images.build_base_by(engine.base.build)

@@ -9,6 +9,7 @@ from silo.api.handlers.containers import ContainerHandlers
 from silo.api.handlers.execs import ExecHandlers
 from silo.api.handlers.images import ImageHandlers
 from silo.api.handlers.networks import NetworkHandlers, VolumeHandlers
+from silo.api.handlers.registries import RegistryHandlers
 from silo.api.handlers.streams import StreamHandlers
 from silo.api.handlers.system import SystemHandlers
 from silo.api.routing import Handler, Route
@@ -35,6 +36,7 @@ def build_routes(engine: Engine) -> tuple[Route, ...]:
     images = ImageHandlers(engine)
     networks = NetworkHandlers(engine)
     volumes = VolumeHandlers(engine)
+    registries = RegistryHandlers(engine)
     return (
         _row("GET", "/_ping", "ping", system.ping),
         _row("GET", "/version", "version", system.version),
@@ -102,6 +104,12 @@ def build_routes(engine: Engine) -> tuple[Route, ...]:
         _row("GET", "/silo/v1/base/vm", "silo base ls", bases.list_vms),
         _row("POST", "/silo/v1/base/vm/import", "silo base import vm", bases.import_vm),
         _row("DELETE", "/silo/v1/base/vm/{name}", "silo base rm vm", bases.remove_vm),
+        _row("GET", "/silo/v1/registry/query", "silo registry query", registries.query),
+        _row("POST", "/silo/v1/registry/query", "silo registry query of a hive", registries.query),
+        _row("GET", "/silo/v1/registry/export", "silo registry export", registries.export),
+        _row("POST", "/silo/v1/registry/export", "silo registry export of a hive", registries.export),
+        _row("GET", "/silo/v1/registry/diff", "silo registry diff", registries.diff),
+        _row("POST", "/silo/v1/registry/diff", "silo registry diff of hives", registries.diff),
         *UNSUPPORTED,
     )
 

@@ -29,6 +29,7 @@ MODULES = {
     "system": ("info", "version", "system df", "system prune"),
     "happenings": ("events",),
     "bases": ("base build", "base ls", "base rm", "base import"),
+    "registry": ("registry query", "registry export", "registry diff"),
     "daemon": ("daemon",),
     "completion": ("completion", "__complete"),
 }
@@ -42,6 +43,7 @@ GROUPS = {
     "volume": "Work with volumes",
     "system": "Work with the whole of Silo",
     "base": "Work with the base images that Silo builds itself",
+    "registry": "Look at the registry of Windows images, containers and hives",
 }
 _CONTAINER_VERBS = (
     "attach", "commit", "cp", "create", "diff", "exec", "export", "kill", "logs", "pause", "port", "rename", "restart",

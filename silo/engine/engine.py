@@ -17,7 +17,9 @@ from silo.engine.images import Images
 from silo.engine.lifecycle import Lifecycle
 from silo.engine.networks import NetworkUseCases
 from silo.engine.parts import Parts
+from silo.engine.ports import RegistryViewer
 from silo.engine.recovery import recover
+from silo.engine.registry import Registries
 from silo.engine.roster import Roster
 from silo.engine.system import System
 from silo.engine.volumes import Volumes
@@ -40,6 +42,7 @@ class Engine:
         daemon_id: str,
         base: BaseSource,
         vm_image: VmImageSource,
+        registry: RegistryViewer,
         build_files: BuildFiles | None = None,
         login: Callable[[str, str, str], Awaitable[str]] | None = None,
     ) -> None:
@@ -49,6 +52,7 @@ class Engine:
         self._lifecycle = Lifecycle(parts, self._roster, self.events)
         self.containers = Containers(parts, self._roster, self.events, self._lifecycle, vm_image)
         self.files = ContainerFiles(parts, self._roster, self._lifecycle)
+        self.registries = Registries(parts, self._roster, self.files, registry)
         self.execs = Execs(parts, self._roster.resolve, self.events)
         self.images = Images(parts, self._roster, self.events)
         self.networks = NetworkUseCases(parts, self._roster, self.events, self.containers)

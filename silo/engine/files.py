@@ -16,6 +16,7 @@ from silo.engine.parts import Parts
 from silo.engine.ports import FileChange, RootFiles
 from silo.engine.root_files import open_storage_files
 from silo.engine.roster import Live, Roster
+from silo.engine.single_files import read_only_file
 from silo.engine.states import ALIVE
 from silo.errors import AccessDenied, Conflict, InvalidRequest, NotFound
 from silo.model.clock import now
@@ -50,6 +51,23 @@ class ContainerFiles:
             async for chunk in chunks:
                 yield chunk
         self._lifecycle.publish(live, "export")
+
+    async def contents(self, reference: str, paths: Sequence[str], *, limit_bytes: int) -> dict[str, bytes]:
+        """Whole files by their paths in the container's root, as they are now; what is missing or no file is left out. Raises
+        InvalidRequest for one that is larger than allowed."""
+        live = self._resolve(reference, "reading files")
+        await self._save(live)
+        found = {}
+        async with self._open(live) as files:
+            for path in paths:
+                try:
+                    _, chunks = await files.read(path)
+                except NotFound:
+                    continue
+                content = await read_only_file(chunks, path, limit_bytes=limit_bytes)
+                if content is not None:
+                    found[path] = content
+        return found
 
     async def stat_archive(self, reference: str, path: str) -> dict[str, object]:
         live, inner = self._archive_path(reference, path)

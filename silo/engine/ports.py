@@ -390,6 +390,10 @@ class Storage(Protocol):
     def known_containers(self) -> tuple[str, ...]:
         """Directories on disk, also of containers the state does not know (the engine removes those)."""
 
+    async def image_files(self, image: Image, paths: Sequence[str], *, limit_bytes: int) -> dict[str, bytes]:
+        """Whole files of an image by their absolute paths; what is missing or no file is left out. Raises InvalidRequest for one
+        that is larger."""
+
     def rootfs(self, container_id: str, image: Image, *, read_only: bool, volatile: bool) -> Rootfs: ...
     def mounted(
         self, rootfs: Rootfs, *, running_root: Path | None, planned: Sequence[PlannedMount] = ()
@@ -427,3 +431,28 @@ class Storage(Protocol):
     def volume_size_bytes(self, name: str) -> int: ...
     async def plan_mount(self, request: MountRequest, target: str, *, fill_from: Rootfs | None) -> PlannedMount:
         """Check and make the source of a mount; an empty named volume is filled from the image's `target`."""
+
+
+class RegistrySource(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a registry comes from: a silo's files by name (`system.reg`, `user.reg`, `userdef.reg`), or one hive."""
+
+    files: dict[str, bytes]
+    hive: str = ""
+    """The file name of a hive, which says where it belongs; `files` holds it alone."""
+
+
+class RegistryViewer(Protocol):
+    """What a person sees of a Windows registry. Pure; blocks for a moment.
+
+    `key` is in the user's words (`HKLM\\Software\\App`), empty for all. Everything raises InvalidRequest (for what is damaged,
+    too) and NotFound.
+    """
+
+    def query(self, source: RegistrySource, key: str, *, value: str | None, recursive: bool) -> str:
+        """As `reg query` prints it; `value` "" is the default one."""
+
+    def export(self, source: RegistrySource, key: str) -> str:
+        """As `reg export` writes it, in lines that end in LF."""
+
+    def diff(self, before: RegistrySource, after: RegistrySource, key: str) -> str:
+        """What makes one registry into another, in the form of `export`; empty when nothing does. Both are of one kind."""

@@ -34,6 +34,7 @@ from silo.storage.tar_tree import write_layer, write_root
 from silo.storage.trash import Trash
 from silo.storage.views import Shift, Views
 from silo.storage.volumes import Volumes
+from silo.storage.whole_files import read_file
 
 
 class LocalStorage:
@@ -97,6 +98,18 @@ class LocalStorage:
             self._empty_layer.mkdir(exist_ok=True)
             layers = (self._empty_layer,)
         return layers
+
+    async def image_files(self, image: Image, paths: Sequence[str], *, limit_bytes: int) -> dict[str, bytes]:
+        return await asyncio.to_thread(self._image_files, image, paths, limit_bytes)
+
+    def _image_files(self, image: Image, paths: Sequence[str], limit_bytes: int) -> dict[str, bytes]:
+        with (
+            explained("read the image's files"),
+            self._views.read_only(self._layers(image)) as shown,
+            Root(shown, links=Links.REFUSE) as root,
+        ):
+            found = ((path, read_file(root, path.lstrip("/"), limit_bytes=limit_bytes)) for path in paths)
+            return {path: content for path, content in found if content is not None}
 
     def rootfs(self, container_id: str, image: Image, *, read_only: bool, volatile: bool) -> Rootfs:
         layers = self._layers(image)

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from silo.model.windows_names import fold, fold_lower
 from silo.windows.hives import Key, diff_trees, write_hive
 from silo.windows.hives.places import PLACES, build_delta_hive
+from silo.windows.registry.links import without_former_links
 from silo.windows.registry.noise import Noise
 from silo.windows.registry.sections import EMPTY, RegistrySections, with_parents
 
@@ -43,7 +44,8 @@ def diff_registry(before: Mapping[str, bytes], after: Mapping[str, bytes]) -> di
 def diff_wine_file(file: str, before: bytes, untrusted_after: bytes) -> Key | None:
     """The delta between two states of one file, without noise; None when there is none. Raises DamagedRegistry."""
     old, new = changed_parts(file, before, untrusted_after)
-    return diff_trees(old, new)
+    delta = diff_trees(old, new)
+    return None if delta is None else without_former_links(delta, old, new)
 
 
 def changed_parts(file: str, before: bytes, untrusted_after: bytes) -> tuple[Key, Key]:
@@ -51,7 +53,10 @@ def changed_parts(file: str, before: bytes, untrusted_after: bytes) -> tuple[Key
     if before == untrusted_after:
         return Key(""), Key("")
     old, new = RegistrySections(before), RegistrySections(untrusted_after)
-    changed = [path for path in old.places.keys() | new.places.keys() if old.body(path) != new.body(path)]
+    changed = {path for path in old.places.keys() | new.places.keys() if old.body(path) != new.body(path)}
+    for path in [path for path in changed if old.is_link(path) and not new.is_link(path)]:
+        # see without_former_links
+        changed.update(old.below(path), new.below(path))
     paths = with_parents(changed)
     before_changed, after_changed = _without_noise(
         Noise(file, before, untrusted_after), "", old.read(paths), new.read(paths)

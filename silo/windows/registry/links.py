@@ -6,7 +6,6 @@ Programs never see what lies below a link, so nothing is written there. Wine's b
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 
 from msgspec.structs import replace
@@ -14,14 +13,13 @@ from msgspec.structs import replace
 from silo.errors import InvalidRequest
 from silo.model.windows_names import fold
 from silo.windows.hives import Key, Layering, read_wine_text
-from silo.windows.hives.tree import FLAG_LINK, find_value, split_path
+from silo.windows.hives.tree import FLAG_LINK, find_key, find_value, split_path, walk
 from silo.windows.registry.sections import LIMITS, RegistrySections
 
 LINK_VALUE = "SymbolicLinkValue"
 CURRENT_CONTROL_SET = "SYSTEM\\CURRENTCONTROLSET"
 CONTROL_SET = "System\\ControlSet001"
 
-_LINK = re.compile(r"^#link\r?$", re.MULTILINE)
 _MAXIMUM_MOVES = 1000
 
 
@@ -31,7 +29,7 @@ def find_links(file: str, sections: RegistrySections) -> dict[str, str]:
     base_key = read_wine_text(sections.header.encode("latin-1"), limits=LIMITS).base_key
     prefix = "\\" + fold(base_key) + "\\"
     for path in sections.paths:
-        if any(_LINK.search(sections.text, section.body, section.end) for section in sections.places[path]):
+        if sections.is_link(path):
             target = _target(sections, path)
             if fold(target).startswith(prefix):
                 links[path] = target[len(prefix) :]
@@ -81,6 +79,26 @@ def _cut(key: Key, path: list[str]) -> tuple[Key, Key | None]:
     if content is None:
         return key, None
     return replace(key, subkeys=tuple(rest if subkey is below else subkey for subkey in key.subkeys)), content
+
+
+def without_former_links(delta: Key, old: Key, new: Key) -> Key:
+    """The delta between two states, where a key that was a link and is none any more supersedes it; else it would be taken for
+    what the link means."""
+    for path, key in walk(old):
+        if path and key.flags & FLAG_LINK:
+            now = find_key(new, path)
+            if now is not None and not now.flags & FLAG_LINK:
+                delta = _put(delta, split_path(path), replace(now, layering=Layering.SUPERSEDE_TREE))
+    return delta
+
+
+def _put(key: Key, path: tuple[str, ...], content: Key) -> Key:
+    """The tree with `content` for a subkey that it has."""
+    below = _subkey(key, fold(path[0]))
+    if below is None:
+        return key
+    put = content if len(path) == 1 else _put(below, path[1:], content)
+    return replace(key, subkeys=tuple(put if subkey is below else subkey for subkey in key.subkeys))
 
 
 def _below(content: Key, path: tuple[str, ...]) -> Key:

@@ -24,6 +24,7 @@ EMPTY = f"{SIGNATURE}\n".encode()
 """A file without keys."""
 
 _HEADING = re.compile(r"^\[([^\]\\\n]*(?:\\.[^\]\\\n]*)*)\][^\n]*\n?(?:#time=[0-9a-fA-F]*\r?\n)?", re.MULTILINE)
+_LINK = re.compile(r"^#link\r?$", re.MULTILINE)
 # What two escaped backslashes become while names are folded; no name of Windows holds a NUL.
 _SEPARATOR = "\0"
 
@@ -72,6 +73,10 @@ class RegistrySections:
         if sections is None:
             return None
         return "".join(self.text[section.body : section.end] for section in sections).rstrip("\r\n")
+
+    def is_link(self, path: str) -> bool:
+        """Whether a key means another one."""
+        return any(_LINK.search(self.text, section.body, section.end) for section in self.places.get(path, ()))
 
     def below(self, path: str) -> Iterator[str]:
         """Paths of all blocks below a key."""

@@ -34,6 +34,7 @@ from silo.model.runtime import (
     Started,
 )
 from silo.model.vm_image import VmImage
+from silo.windows.registry.looking import WindowsRegistry
 from tests.support.documents import MemoryDocuments
 
 
@@ -369,4 +370,11 @@ class Bench:
             run_root=self.root,
             default_isolation=self.default_isolation,
         )
-        self.engine = Engine(parts, self.documents, daemon_id="d", base=None, vm_image=self.vm_images)  # type: ignore[arg-type]
+        self.engine = Engine(
+            parts,
+            self.documents,
+            daemon_id="d",
+            base=None,  # type: ignore[arg-type]
+            vm_image=self.vm_images,
+            registry=WindowsRegistry(),
+        )
