@@ -347,8 +347,13 @@ class Storage(Protocol):
     """Scratch layers and volumes. Synchronous methods are fast; others run in threads."""
 
     def container_directory(self, container_id: str) -> Path: ...
-    def create_scratch(self, container_id: str) -> None:
-        """The container's directory with `upper/` and `work/`; raises NoSpace, Conflict."""
+    def create_scratch(self, container_id: str, *, size_bytes: int = 0) -> None:
+        """The container's directory, and its writable layer with room for `size_bytes` (0: as much as the host has).
+
+        Raises NoSpace, Conflict, Unsupported (the host cannot limit it)."""
+
+    def discard_scratch(self, container_id: str) -> None:
+        """Undo `create_scratch`, whatever comes."""
 
     async def remove_scratch(self, container_id: str) -> None: ...
     def known_containers(self) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from silo.engine.ports import ExecRequest
-from silo.errors import InvalidRequest, Unsupported
+from silo.errors import InvalidRequest
 from silo.linux.capabilities import choose_capabilities
 from silo.model.command import merge_command
 from silo.model.container import ContainerConfig
@@ -18,6 +18,7 @@ from silo.model.kernel_paths import MASKED_PATHS, READONLY_PATHS
 from silo.model.mount import MountKind, PlannedMount
 from silo.model.platform import PersonalityName
 from silo.model.runtime import LaunchPlan, ProcessPlan, ScratchOwner
+from silo.model.storage_options import parse_scratch_size
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 DEFAULT_SHELL = ("/bin/sh", "-c")
@@ -37,9 +38,7 @@ class LinuxPersonality:
         problems = [*_path_problems(config), *_word_problems(config)]
         if problems:
             raise InvalidRequest(problems[0], details="; ".join(problems[1:]))
-        if config.storage_options:
-            option = next(iter(config.storage_options))
-            raise Unsupported(f"--storage-opt {option} is not supported", hint="a container may fill the data root")
+        parse_scratch_size(config.storage_options)
         _check_environment(config.env)
         choose_capabilities(add=config.security.cap_add, drop=config.security.cap_drop)
         merge_command(config, image.config)

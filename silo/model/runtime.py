@@ -16,12 +16,14 @@ class Rootfs(msgspec.Struct, frozen=True, kw_only=True):
     """A container's root file system: read-only `layers` (topmost first) under the container's own `scratch`.
 
     `scratch` holds `upper/` and `work/`. `volatile`: the container is removed at its end, nothing need be synced.
+    `size_bytes`: what the scratch has room for at most, 0 without a limit; a runtime that keeps the files itself makes it so.
     """
 
     layers: tuple[Path, ...]
     scratch: Path
     read_only: bool = False
     volatile: bool = False
+    size_bytes: int = 0
 
 
 class ScratchOwner(msgspec.Struct, frozen=True, kw_only=True):

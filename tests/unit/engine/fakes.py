@@ -197,12 +197,17 @@ class FakeStorage:
         self.root = root
         self.named: dict[str, VolumeInfo] = {}
         self.owned: list[ScratchOwner] = []
+        self.limits: dict[str, int] = {}
 
     def container_directory(self, container_id: str) -> Path:
         return self.root / container_id
 
-    def create_scratch(self, container_id: str) -> None:
+    def create_scratch(self, container_id: str, *, size_bytes: int = 0) -> None:
         (self.root / container_id).mkdir()
+        self.limits[container_id] = size_bytes
+
+    def discard_scratch(self, container_id: str) -> None:
+        (self.root / container_id).rmdir()
 
     async def layer_changes(self, image: Image, chunks: AsyncIterator[bytes]) -> tuple[FileChange, ...]:
         assert [chunk async for chunk in chunks] == [b"layer"]

@@ -138,7 +138,7 @@ def secure(**words: Any) -> dict[str, Any]:
         ({"resources": Resources(shm_size_bytes=1)}, InvalidRequest, "--shm-size"),
         ({"namespaces": Namespaces(pid="host")}, InvalidRequest, "--pid"),
         ({"namespaces": Namespaces(ipc="host")}, InvalidRequest, "--ipc"),
-        ({"storage_options": {"size": "1G"}}, Unsupported, "--storage-opt size"),
+        ({"storage_options": {"inodes": "5"}}, InvalidRequest, "--storage-opt: inodes"),
         ({"mounts": (mount("C:\\x", MountKind.TMPFS),)}, InvalidRequest, "--tmpfs"),
         ({"mounts": (mount("C:\\x", propagation="rslave"),)}, InvalidRequest, "bind-propagation"),
         ({"mounts": (mount("C:\\"),)}, InvalidRequest, "destination path"),
