@@ -114,7 +114,7 @@ async def plan_container(parts: Parts, record: ContainerRecord, image: Image) ->
         mounts=_in_order(mounts),
         namespaces=config.namespaces,
         network=network_of(config),
-        resources=config.resources,
+        resources=personality.limits(config.resources, config.isolation),
         privileged=security.privileged,
         seccomp="unconfined" if unconfined else security.seccomp,
         masked_paths=() if unconfined else _or_default(masked, personality.default_masked_paths()),

@@ -176,6 +176,12 @@ class Personality(Protocol):
     def check(self, config: ContainerConfig, image: Image) -> tuple[str, ...]:
         """Refuse what this personality cannot do (InvalidRequest, Unsupported); answers warnings."""
 
+    def check_resources(self, resources: Resources, isolation: Isolation) -> tuple[str, ...]:
+        """The part of `check` that an update needs as well."""
+
+    def limits(self, resources: Resources, isolation: Isolation) -> Resources:
+        """A user's limits as the kernel has them, for plans and updates of a running container."""
+
     def plan_main(
         self, config: ContainerConfig, image: Image, *, hostname: str, container_id: str
     ) -> tuple[ProcessPlan, LaunchPlan | None]: ...

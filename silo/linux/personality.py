@@ -12,11 +12,11 @@ from silo.engine.ports import ExecRequest
 from silo.errors import InvalidRequest
 from silo.linux.capabilities import choose_capabilities
 from silo.model.command import merge_command
-from silo.model.container import ContainerConfig
+from silo.model.container import ContainerConfig, Resources
 from silo.model.image import Image
 from silo.model.kernel_paths import MASKED_PATHS, READONLY_PATHS
 from silo.model.mount import MountKind, PlannedMount
-from silo.model.platform import PersonalityName
+from silo.model.platform import Isolation, PersonalityName
 from silo.model.runtime import LaunchPlan, ProcessPlan, ScratchOwner
 from silo.model.storage_options import parse_scratch_size
 
@@ -42,7 +42,18 @@ class LinuxPersonality:
         _check_environment(config.env)
         choose_capabilities(add=config.security.cap_add, drop=config.security.cap_drop)
         merge_command(config, image.config)
+        return self.check_resources(config.resources, config.isolation)
+
+    def check_resources(self, resources: Resources, isolation: Isolation) -> tuple[str, ...]:  # noqa: ARG002 - the port's
+        """As Docker on Linux has it, which takes a percentage for nothing and says so."""
+        if resources.cpu_count:
+            raise InvalidRequest("--cpu-count is for Windows containers", hint="--cpus limits any container")
+        if resources.cpu_percent:
+            return ("linux does not support CPU percent. Percent discarded.",)
         return ()
+
+    def limits(self, resources: Resources, isolation: Isolation) -> Resources:  # noqa: ARG002 - the port's
+        return resources
 
     def plan_main(
         self,

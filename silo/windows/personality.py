@@ -6,6 +6,7 @@ launcher carries out inside. Words and defaults are those of Docker for Windows.
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 from collections.abc import Iterable, Mapping
@@ -14,11 +15,11 @@ from pathlib import Path
 from silo.engine.ports import ExecRequest
 from silo.errors import InvalidRequest
 from silo.model.command import merge_command
-from silo.model.container import ContainerConfig
+from silo.model.container import ContainerConfig, Resources
 from silo.model.image import Image
 from silo.model.kernel_paths import MASKED_PATHS, READONLY_PATHS
 from silo.model.mount import MountKind, PlannedMount
-from silo.model.platform import PersonalityName
+from silo.model.platform import Isolation, PersonalityName
 from silo.model.runtime import LaunchPlan, ProcessPlan, ScratchOwner
 from silo.windows import options, paths
 from silo.windows.base.environment import (
@@ -33,6 +34,7 @@ from silo.windows.base.environment import (
     USER_UID,
 )
 from silo.windows.command_line import build_command_line
+from silo.windows.processors import check_processors, discarded, kernel_limits
 
 START = f"{SILO_DIRECTORY}/start"
 """The first process of a silo, in the base image."""
@@ -64,7 +66,14 @@ class WindowsPersonality:
         _directory(config, image)
         _environment(image.config.env, config.env)
         _command_line(config, image)
-        return ()
+        return self.check_resources(config.resources, config.isolation)
+
+    def check_resources(self, resources: Resources, isolation: Isolation) -> tuple[str, ...]:
+        check_processors(resources)
+        return discarded(resources, isolation)
+
+    def limits(self, resources: Resources, isolation: Isolation) -> Resources:
+        return kernel_limits(resources, isolation, present=os.cpu_count() or 1)
 
     def plan_main(
         self,

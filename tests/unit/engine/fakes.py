@@ -16,7 +16,7 @@ from silo.engine.parts import Parts
 from silo.engine.ports import FileChange, RuntimeListener, VolumeInfo
 from silo.errors import Conflict, ImageNotFound, NotFound
 from silo.model.clock import now
-from silo.model.container import ContainerRecord
+from silo.model.container import ContainerRecord, Resources
 from silo.model.image import Image, ImageConfig
 from silo.model.log import encode_record
 from silo.model.mount import PlannedMount
@@ -278,6 +278,12 @@ class FakePersonality:
 
     def check(self, config: Any, image: Image) -> tuple[str, ...]:
         return ()
+
+    def check_resources(self, resources: Resources, isolation: Isolation) -> tuple[str, ...]:
+        return ()
+
+    def limits(self, resources: Resources, isolation: Isolation) -> Resources:
+        return resources
 
     def plan_main(self, config: Any, image: Image, *, hostname: str, container_id: str) -> tuple[ProcessPlan, None]:
         return ProcessPlan(args=config.cmd or image.config.cmd), None
