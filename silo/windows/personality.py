@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import signal
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from silo.engine.ports import ExecRequest
@@ -47,6 +47,12 @@ STOP_TIMEOUT_S = 30
 # A RUN message of the launcher's protocol holds 131,072 bytes; the rest is for the command line and directories.
 _MAXIMUM_ENVIRONMENT_BYTES = 64 * 1024
 _HOSTNAME = re.compile(r"^[A-Za-z0-9](?:[A-Za-z0-9.-]{0,62}[A-Za-z0-9])?$")
+# PST8PDT, <+0530>-5:30, CET-1CEST,M3.5.0,M10.5.0/3
+_TIME_ZONE_NAME = r"(?:[A-Za-z]{3,10}|<[+-]?[A-Za-z0-9+-]{3,10}>)"
+_TIME_ZONE_RULE = re.compile(
+    rf"{_TIME_ZONE_NAME}[+-]?\d{{1,2}}(?::\d\d){{0,2}}(?:{_TIME_ZONE_NAME}[+-]?[\d:]{{0,9}}(?:,[MJ0-9.,/:+-]{{1,60}})?)?",
+    re.ASCII,
+)
 _UIDS = {ADMINISTRATOR.lower(): ADMINISTRATOR_UID, USER.lower(): USER_UID}
 # Wine looks names up in the C library; a file bound into C: would be a foreign file system in the drive.
 _SPECIAL_FILES = {"hosts": "/etc/hosts", "hostname": "/etc/hostname", "resolv.conf": "/etc/resolv.conf"}
@@ -56,6 +62,10 @@ class WindowsPersonality:
     """silo.engine.ports.Personality for images with os=windows."""
 
     name = PersonalityName.WINDOWS
+
+    def __init__(self, find_time_zone_rule: Callable[[str], str] = str) -> None:
+        """`find_time_zone_rule`: the common name of a time zone → its rule as POSIX writes it, "" if it is none."""
+        self._find_rule = find_time_zone_rule
 
     def check(self, config: ContainerConfig, image: Image) -> tuple[str, ...]:
         options.check_options(config)
@@ -86,7 +96,10 @@ class WindowsPersonality:
         user = _user_id(config, image)
         process = ProcessPlan(
             args=(START,),
-            env=tuple(f"{name}={value}" for name, value in UNIX_ENVIRONMENT.items()),
+            env=(
+                *(f"{name}={value}" for name, value in UNIX_ENVIRONMENT.items()),
+                *self._time_zone((*image.config.env, *config.env)),
+            ),
             # Wine programs inherit it, and it has to be on a drive
             cwd=DRIVE_C,
             user=f"{user}:{user}",
@@ -101,6 +114,13 @@ class WindowsPersonality:
             console_size=config.console_size,
         )
         return process, launch
+
+    def _time_zone(self, pairs: Iterable[str]) -> tuple[str, ...]:
+        """Wine takes its zone from the C library. There is no table of names in a container, so a name is given as its rule."""
+        given = [value for name, _, value in (pair.partition("=") for pair in pairs) if name.upper() == "TZ"]
+        zone = given[-1] if given else ""
+        rule = zone if _TIME_ZONE_RULE.fullmatch(zone) else self._find_rule(zone)
+        return (f"TZ={rule}",) if rule and _TIME_ZONE_RULE.fullmatch(rule) else ()
 
     def scratch_owner(self, config: ContainerConfig, image: Image) -> ScratchOwner | None:
         """Wine refuses a prefix that is another user's; owning the directory itself is enough."""

@@ -92,9 +92,11 @@ def test_computer_name(places: Places) -> None:
 
 
 def test_time_zone_is_private_and_the_clock_shared(places: Places) -> None:
-    seattle, nowhere = places("-e", "TZ=PST8PDT"), places()
+    seattle, nowhere = places("-e", "TZ=PST8PDT,M3.2.0,M11.1.0"), places()
     assert seattle["zone"] == ["28800"]
+    assert seattle["windows"][0].startswith("zone 480 ") and "Pacific Standard Time" in seattle["windows"][0]
     assert nowhere["zone"] == ["0"]
+    assert nowhere["windows"][0].startswith("zone 0 0 ")
     assert abs(int(seattle["clock"][0]) - time.time()) < 10
     assert seattle["set"] == ["0"], "a container must not set the host's clock"
     assert abs(int(places()["clock"][0]) - time.time()) < 10
