@@ -29,13 +29,14 @@ class Rootfs(msgspec.Struct, frozen=True, kw_only=True):
 class ScratchOwner(msgspec.Struct, frozen=True, kw_only=True):
     """Who has to own a directory of a container's root before it can start.
 
-    Where it is not so yet, the directory `path` is given to `uid` and `gid`, and the files `copies` (source, target) are made,
-    with the same owner. Ids are the container's.
+    Where it is not so yet, the files `keeps` (uid, source, target) are copied where that user owns the source, then `copies`
+    (source, target) are made, owned by `uid` and `gid`, and the directory `path` is given to these. Ids are the container's.
     """
 
     path: str
     uid: int
     gid: int
+    keeps: tuple[tuple[int, str, str], ...] = ()
     copies: tuple[tuple[str, str], ...] = ()
 
 

@@ -54,6 +54,7 @@ _TIME_ZONE_RULE = re.compile(
     re.ASCII,
 )
 _UIDS = {ADMINISTRATOR.lower(): ADMINISTRATOR_UID, USER.lower(): USER_UID}
+_REGISTRIES = {ADMINISTRATOR: ADMINISTRATOR_UID, USER: USER_UID}
 # Wine looks names up in the C library; a file bound into C: would be a foreign file system in the drive.
 _SPECIAL_FILES = {"hosts": "/etc/hosts", "hostname": "/etc/hostname", "resolv.conf": "/etc/resolv.conf"}
 
@@ -123,10 +124,18 @@ class WindowsPersonality:
         return (f"TZ={rule}",) if rule and _TIME_ZONE_RULE.fullmatch(rule) else ()
 
     def scratch_owner(self, config: ContainerConfig, image: Image) -> ScratchOwner | None:
-        """Wine refuses a prefix that is another user's; owning the directory itself is enough."""
+        """Wine refuses a prefix that is another user's; owning the directory itself is enough. The registry of the user who
+        had it is put aside, and comes back with that user: Dockerfiles change the USER to and fro."""
         uid = _user_id(config, image)
-        copies = ((f"{USER_REGISTRY_DIRECTORY}/{USER}/user.reg", f"{PREFIX}/user.reg"),) if uid == USER_UID else ()
-        return ScratchOwner(path=PREFIX, uid=uid, gid=uid, copies=copies)
+        own = f"{PREFIX}/user.reg"
+        aside = {owner: f"{USER_REGISTRY_DIRECTORY}/{name}/user.reg" for name, owner in _REGISTRIES.items()}
+        return ScratchOwner(
+            path=PREFIX,
+            uid=uid,
+            gid=uid,
+            keeps=tuple((owner, own, place) for owner, place in aside.items() if owner != uid),
+            copies=((aside[uid], own),),
+        )
 
     def describe_command(self, config: ContainerConfig, image: Image) -> tuple[str, tuple[str, ...]]:
         args = merge_command(config, image.config, default=DEFAULT_COMMAND).args

@@ -49,7 +49,7 @@ def test_the_files_of_a_full_one_are_reached(docker: Docker, run: tuple[str, ...
     docker("cp", "small:C:\\kept.txt", str(tmp_path))
     assert (tmp_path / "kept.txt").read_text().strip() == "kept"
     (tmp_path / "new.txt").write_text("new\n")
-    docker("cp", str(tmp_path / "new.txt"), "small:C:\\")
+    docker("cp", str(tmp_path / "new.txt"), "small:C:\\new.txt")
     docker("commit", "small", "smaller")
     assert docker("run", "--rm", "smaller", "cmd", "/c", "type C:\\kept.txt & type C:\\new.txt").split() == [
         "kept",
