@@ -15,6 +15,7 @@ from silo.engine.base import BaseProgress, get_vm_image
 from silo.engine.engine import Engine
 from silo.engine.parts import Parts
 from silo.engine.ports import VolumeInfo
+from silo.host.time_zones import find_time_zone_rule
 from silo.images.limits import ImageLimits
 from silo.images.records import ImageRecord
 from silo.images.store import LocalImageStore
@@ -189,7 +190,7 @@ async def build_daemon(settings: Settings) -> AsyncIterator[ApiServer]:
             },
             personalities={
                 PersonalityName.LINUX: LinuxPersonality(),
-                PersonalityName.WINDOWS: WindowsPersonality(),
+                PersonalityName.WINDOWS: WindowsPersonality(find_time_zone_rule),
             },
             data_root=settings.data_root,
             run_root=settings.run_root,

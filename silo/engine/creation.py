@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ipaddress
 import re
-import shutil
 from contextlib import ExitStack
 
 import msgspec
@@ -15,7 +14,7 @@ from silo.engine.events import EventBus
 from silo.engine.levels import check_joined, check_level, check_vm_words, is_parked
 from silo.engine.limits import check_limits, check_sysctls
 from silo.engine.parts import Parts
-from silo.engine.planning import check_mount_targets, log_limit_bytes
+from silo.engine.planning import check_mount_targets, log_limit_bytes, scratch_size_on_host
 from silo.engine.ports import VolumeInfo
 from silo.engine.roster import Roster
 from silo.engine.signals import parse_signal
@@ -73,8 +72,8 @@ class Creator:
         container_id = new_id()
         with ExitStack() as undo:
             config, points = self._make_volumes(config, undo)
-            self._parts.storage.create_scratch(container_id)
-            undo.callback(self._drop_scratch, container_id)
+            self._parts.storage.create_scratch(container_id, size_bytes=scratch_size_on_host(config))
+            undo.callback(self._parts.storage.discard_scratch, container_id)
             path, args = (config.image, ()) if config.disk else personality.describe_command(config, image)
             record = ContainerRecord(
                 id=container_id,
@@ -94,9 +93,6 @@ class Creator:
             "container", "create", container_id, config.labels | {"image": config.image, "name": chosen}
         )
         return Created(id=container_id, warnings=warnings)
-
-    def _drop_scratch(self, container_id: str) -> None:
-        shutil.rmtree(self._parts.storage.container_directory(container_id), ignore_errors=True)
 
     def _settle(self, config: ContainerConfig, image: Image) -> ContainerConfig:
         """Replace names by ids and inherit what the image and `--volumes-from` add, so that later steps need not ask."""

@@ -13,6 +13,7 @@ from silo.engine.disks import check_running_disk, refuse_inside
 from silo.engine.instructions import apply_instructions
 from silo.engine.lifecycle import Lifecycle
 from silo.engine.parts import Parts
+from silo.engine.planning import find_rootfs
 from silo.engine.ports import FileChange, RootFiles
 from silo.engine.root_files import open_storage_files
 from silo.engine.roster import Live, Roster
@@ -205,8 +206,7 @@ class ContainerFiles:
         return open_storage_files(self._parts.storage, live.id, image, running_root=running_root, planned=planned)
 
     def _rootfs(self, live: Live) -> Rootfs:
-        image = self._parts.image_of(live.record)
-        return self._parts.storage.rootfs(live.id, image, read_only=False, volatile=False)
+        return find_rootfs(self._parts, live.record, self._parts.image_of(live.record))
 
     def _archive_path(self, reference: str, path: str) -> tuple[Live, str]:
         live = self._roster.resolve(reference)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
+
 from silo.engine.disks import card_address
 from silo.engine.levels import check_sources
 from silo.engine.parts import Parts
@@ -15,7 +17,8 @@ from silo.model.image import Image
 from silo.model.mount import MountKind, PlannedMount
 from silo.model.network import Endpoint
 from silo.model.platform import Isolation
-from silo.model.runtime import ContainerPlan, LaunchPlan, ProcessPlan
+from silo.model.runtime import ContainerPlan, LaunchPlan, ProcessPlan, Rootfs
+from silo.model.storage_options import parse_scratch_size
 
 _SPECIAL_FILES = ("hosts", "hostname", "resolv.conf")
 # A log without a driver exists for attachments only.
@@ -43,6 +46,22 @@ def vm_of(record: ContainerRecord, default: str) -> str:
     return record.config.vm or default
 
 
+def scratch_size_on_host(config: ContainerConfig) -> int:
+    """Bytes that the writable layer among the host's files may have, 0 unlimited; in a machine its disk has the limit.
+
+    Raises InvalidRequest."""
+    size_bytes = parse_scratch_size(config.storage_options)
+    return 0 if config.isolation is Isolation.HYPERV else size_bytes
+
+
+def find_rootfs(
+    parts: Parts, record: ContainerRecord, image: Image, *, read_only: bool = False, volatile: bool = False
+) -> Rootfs:
+    """Layers and scratch, with the scratch's limit."""
+    rootfs = parts.storage.rootfs(record.id, image, read_only=read_only, volatile=volatile)
+    return msgspec.structs.replace(rootfs, size_bytes=parse_scratch_size(record.config.storage_options))
+
+
 def log_limit_bytes(config: ContainerConfig) -> int:
     """`--log-opt max-size`, 0 when unbounded. Raises InvalidRequest."""
     if config.log.driver == "none":
@@ -64,7 +83,7 @@ async def plan_container(parts: Parts, record: ContainerRecord, image: Image) ->
     directory = parts.storage.container_directory(record.id)
     # A machine's disk is read after its end, so it has to be written; here the files are where they are read.
     volatile = config.auto_remove or (config.build_step and record.isolation is Isolation.PROCESS)
-    rootfs = parts.storage.rootfs(record.id, image, read_only=config.read_only_root, volatile=volatile)
+    rootfs = find_rootfs(parts, record, image, read_only=config.read_only_root, volatile=volatile)
     owner = personality.scratch_owner(config, image)
     if owner is not None and not parts.runtime(record.isolation).keeps_files:
         await parts.storage.own_scratch(rootfs, owner)
@@ -97,7 +116,7 @@ async def plan_container(parts: Parts, record: ContainerRecord, image: Image) ->
         mounts=_in_order(mounts),
         namespaces=config.namespaces,
         network=network_of(config),
-        resources=config.resources,
+        resources=personality.limits(config.resources, config.isolation),
         privileged=security.privileged,
         seccomp="unconfined" if unconfined else security.seccomp,
         masked_paths=() if unconfined else _or_default(masked, personality.default_masked_paths()),

@@ -176,6 +176,12 @@ class Personality(Protocol):
     def check(self, config: ContainerConfig, image: Image) -> tuple[str, ...]:
         """Refuse what this personality cannot do (InvalidRequest, Unsupported); answers warnings."""
 
+    def check_resources(self, resources: Resources, isolation: Isolation) -> tuple[str, ...]:
+        """The part of `check` that an update needs as well."""
+
+    def limits(self, resources: Resources, isolation: Isolation) -> Resources:
+        """A user's limits as the kernel has them, for plans and updates of a running container."""
+
     def plan_main(
         self, config: ContainerConfig, image: Image, *, hostname: str, container_id: str
     ) -> tuple[ProcessPlan, LaunchPlan | None]: ...
@@ -383,8 +389,13 @@ class Storage(Protocol):
     """Scratch layers and volumes. Synchronous methods are fast; others run in threads."""
 
     def container_directory(self, container_id: str) -> Path: ...
-    def create_scratch(self, container_id: str) -> None:
-        """The container's directory with `upper/` and `work/`; raises NoSpace, Conflict."""
+    def create_scratch(self, container_id: str, *, size_bytes: int = 0) -> None:
+        """The container's directory, and its writable layer with room for `size_bytes` (0: as much as the host has).
+
+        Raises NoSpace, Conflict, Unsupported (the host cannot limit it)."""
+
+    def discard_scratch(self, container_id: str) -> None:
+        """Undo `create_scratch`, whatever comes."""
 
     async def remove_scratch(self, container_id: str) -> None: ...
     def known_containers(self) -> tuple[str, ...]:

@@ -19,5 +19,6 @@ FILES = (
     "silo/model/leftovers.py",
     "silo/model/windows_names.py",
     "silo/model/windows_paths.py",
+    "silo/model/windows_spelling.py",
 )
 """What an image of the agent holds besides this folder, relative to the checkout."""

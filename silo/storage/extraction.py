@@ -25,9 +25,8 @@ from silo.host import mounts
 from silo.host.beneath import Root
 from silo.host.durable import host_error
 from silo.model.tar_format import XATTR_PREFIX
-from silo.model.windows_paths import DRIVE_C, is_on_drive
-from silo.storage.archives import explained_path, resolve
-from silo.storage.spelling import Spelling
+from silo.model.windows_spelling import Spelling, entry_place
+from silo.storage.archives import explained_path, names_in, resolve
 from silo.storage.views import Shift
 
 _MAXIMUM_EXTENDED_BYTES = 1 << 20
@@ -98,8 +97,9 @@ class Extraction:
         self._shift = shift
         self._keep_owners = keep_owners
         self._no_overwrite = no_overwrite_dir_non_dir
-        self._on_drive = is_on_drive("/" + directory)
-        self._spelling = Spelling(root)
+        self._spelling = Spelling(
+            lambda directory: names_in(root, directory), lambda path: root.status(path) is not None
+        )
         self._own_links: set[str] = set()
         self._directories: list[tuple[str, tarfile.TarInfo]] = []
 
@@ -138,12 +138,7 @@ class Extraction:
 
     def _place(self, untrusted_name: str) -> str:
         """Where an entry goes, relative to the container's root."""
-        name, top = untrusted_name, self._directory
-        if self._on_drive and "\\" in name:
-            # Docker's client on Unix leaves a Windows path in the name
-            name = name.replace("\\", "/")
-            if name[1:3] == ":/":
-                name, top = name[3:], DRIVE_C[1:]
+        top, name = entry_place(untrusted_name, self._directory)
         if "\0" in name or ".." in name.split("/"):
             raise InvalidRequest(f"the archive's entry {untrusted_name!r} leads out of its directory")
         parts = [part for part in name.split("/") if part not in ("", ".")]

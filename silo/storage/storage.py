@@ -68,8 +68,11 @@ class LocalStorage:
     def container_directory(self, container_id: str) -> Path:
         return self._scratches.path(container_id)
 
-    def create_scratch(self, container_id: str) -> None:
-        self._scratches.create(container_id)
+    def create_scratch(self, container_id: str, *, size_bytes: int = 0) -> None:
+        self._scratches.create(container_id, size_bytes=size_bytes)
+
+    def discard_scratch(self, container_id: str) -> None:
+        self._scratches.discard(container_id)
 
     async def remove_scratch(self, container_id: str) -> None:
         """Idempotent; out of sight when this returns, deleted soon after."""
@@ -84,7 +87,7 @@ class LocalStorage:
 
     def scratch_size_bytes(self, container_id: str) -> int:
         directory = self._scratches.path(container_id)
-        size = disk_usage_bytes(directory / "upper")
+        size = disk_usage_bytes(self._scratches.open(container_id) / "upper")
         with contextlib.suppress(FileNotFoundError):
             size += (directory / SCRATCH_DISK).stat().st_blocks * 512
         return size
@@ -113,7 +116,7 @@ class LocalStorage:
 
     def rootfs(self, container_id: str, image: Image, *, read_only: bool, volatile: bool) -> Rootfs:
         layers = self._layers(image)
-        return Rootfs(layers=layers, scratch=self._scratches.path(container_id), read_only=read_only, volatile=volatile)
+        return Rootfs(layers=layers, scratch=self._scratches.open(container_id), read_only=read_only, volatile=volatile)
 
     def mounted(
         self, rootfs: Rootfs, *, running_root: Path | None, planned: Sequence[PlannedMount] = ()
@@ -133,7 +136,7 @@ class LocalStorage:
         return await asyncio.to_thread(self._find_changes, container_id, image)
 
     def _find_changes(self, container_id: str, image: Image) -> tuple[FileChange, ...]:
-        return self._compare(self._scratches.path(container_id) / "upper", image)
+        return self._compare(self._scratches.open(container_id) / "upper", image)
 
     def _compare(self, upper: Path, image: Image) -> tuple[FileChange, ...]:
         is_windows = image.platform.os == PersonalityName.WINDOWS
@@ -147,7 +150,7 @@ class LocalStorage:
             return await asyncio.to_thread(self._compare, upper, image)
 
     def layer_tar(self, container_id: str) -> AsyncIterator[bytes]:
-        return stream(_layer(self._scratches.path(container_id) / "upper"))
+        return stream(_layer(self._scratches.open(container_id) / "upper"))
 
     def export_tar(self, root: Path) -> AsyncIterator[bytes]:
         return stream(_export(root, self._views.shift_of(root)))

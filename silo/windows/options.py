@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from silo.errors import InvalidRequest, Unsupported
 from silo.model.container import ContainerConfig, Resources
 from silo.model.mount import MountKind
+from silo.model.storage_options import parse_scratch_size
 from silo.windows.paths import is_pipe, normalize_path
 
 _PRIVATE = ("", "private", "shareable")
@@ -21,8 +22,7 @@ _SYSTEM_DIRECTORIES = frozenset(("c:\\windows", "c:\\windows\\system32"))
 
 def check_options(config: ContainerConfig) -> None:
     """Raises Unsupported (may come one day) or InvalidRequest naming every option that does not apply."""
-    if config.storage_options:
-        raise Unsupported(f"--storage-opt {next(iter(config.storage_options))} is not supported")
+    parse_scratch_size(config.storage_options)
     for option in config.security.options:
         if option.startswith("credentialspec"):
             raise Unsupported(f"--security-opt {option.partition('=')[0]} is not supported")

@@ -37,6 +37,8 @@ class Silod:
         self.socket = self.run_root / "silo.sock"
         self.log = root / "silod.log"
         self.network = root.name
+        self.prefix: tuple[str, ...] = ()
+        """Words of a program that starts the daemon, in a host that is different in some way."""
         self._process: subprocess.Popen[bytes] | None = None
 
     def within_network(self, *words: str) -> list[str]:
@@ -58,7 +60,7 @@ class Silod:
         environment = os.environ | {f"SILO_{name.upper()}": value for name, value in self.settings.items()}
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                self.within_network(*command, str(self.run_root)),
+                [*self.prefix, *self.within_network(*command, str(self.run_root))],
                 stdout=log,
                 stderr=log,
                 stdin=subprocess.DEVNULL,
@@ -146,7 +148,7 @@ class Docker:
 
 
 @contextmanager
-def running_silod(**settings: str) -> Iterator[Silod]:
+def running_silod(*, prefix: tuple[str, ...] = (), **settings: str) -> Iterator[Silod]:
     """A started daemon with settings (such as linux_pool="0"); everything of it is gone afterwards."""
     require_root()
     require_program("crun")
@@ -155,6 +157,7 @@ def running_silod(**settings: str) -> Iterator[Silod]:
     root = Path(tempfile.mkdtemp(prefix="silo-test-"))
     root.chmod(0o755)
     daemon = Silod(root, settings)
+    daemon.prefix = prefix
     with ExitStack() as undo:
         undo.callback(shutil.rmtree, root)
         subprocess.run(["ip", "netns", "add", daemon.network], check=True)

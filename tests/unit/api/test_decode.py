@@ -152,7 +152,6 @@ def test_recorded_options_that_are_refused_are_named_as_users_write_them(name: s
     ("member", "value", "option"),
     [
         ("KernelMemory", 1, "--kernel-memory"),
-        ("CpuPercent", 10, "--cpu-percent"),
         ("IOMaximumIOps", 1, "--io-maxiops"),
         ("IOMaximumBandwidth", 1, "--io-maxbandwidth"),
         ("CpuRealtimePeriod", 1, "--cpu-rt-period"),

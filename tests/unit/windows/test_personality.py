@@ -103,8 +103,11 @@ def test_the_user_owns_the_prefix() -> None:
     owner = PERSONALITY.scratch_owner(config(user="ContainerUser"), BASE)
     assert owner is not None and (owner.path, owner.uid, owner.gid) == ("/silo/prefix", 1000, 1000)
     assert owner.copies == (("/silo/users/ContainerUser/user.reg", "/silo/prefix/user.reg"),)
+    assert owner.keeps == ((0, "/silo/prefix/user.reg", "/silo/users/ContainerAdministrator/user.reg"),)
     owner = PERSONALITY.scratch_owner(config(), BASE)
-    assert owner is not None and (owner.uid, owner.copies) == (0, ())
+    assert owner is not None and owner.uid == 0
+    assert owner.keeps == ((1000, "/silo/prefix/user.reg", "/silo/users/ContainerUser/user.reg"),)
+    assert owner.copies == (("/silo/users/ContainerAdministrator/user.reg", "/silo/prefix/user.reg"),)
 
 
 def mount(target: str, kind: MountKind = MountKind.BIND, **words: Any) -> MountRequest:
@@ -138,7 +141,7 @@ def secure(**words: Any) -> dict[str, Any]:
         ({"resources": Resources(shm_size_bytes=1)}, InvalidRequest, "--shm-size"),
         ({"namespaces": Namespaces(pid="host")}, InvalidRequest, "--pid"),
         ({"namespaces": Namespaces(ipc="host")}, InvalidRequest, "--ipc"),
-        ({"storage_options": {"size": "1G"}}, Unsupported, "--storage-opt size"),
+        ({"storage_options": {"inodes": "5"}}, InvalidRequest, "--storage-opt: inodes"),
         ({"mounts": (mount("C:\\x", MountKind.TMPFS),)}, InvalidRequest, "--tmpfs"),
         ({"mounts": (mount("C:\\x", propagation="rslave"),)}, InvalidRequest, "bind-propagation"),
         ({"mounts": (mount("C:\\"),)}, InvalidRequest, "destination path"),

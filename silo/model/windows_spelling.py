@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from silo.host.beneath import Root
+from collections.abc import Callable
+
 from silo.model.windows_names import fold
-from silo.model.windows_paths import DRIVE_C, is_on_drive
-from silo.storage.archives import names_in
+from silo.model.windows_paths import DRIVE_C, Lister, is_on_drive
 
 _KEPT_DIRECTORIES = 1000
 
 
 class Spelling:
-    """Names beneath a container's root, found without case."""
+    """Names beneath a container's root, found without case. Paths are relative to the root.
 
-    def __init__(self, root: Root) -> None:
-        self._root = root
+    `names`: those in a directory; `exists`: whether something is at a path, the last component not followed.
+    """
+
+    def __init__(self, names: Lister, exists: Callable[[str], bool]) -> None:
+        self._names = names
+        self._exists = exists
         self._directories: dict[str, dict[str, str]] = {}
 
     def resolve(self, path: str) -> str:
@@ -40,9 +44,20 @@ class Spelling:
         if known is None:
             if len(self._directories) >= _KEPT_DIRECTORIES:
                 self._directories.clear()
-            known = {fold(found): found for found in reversed(names_in(self._root, directory))}
+            known = {fold(found): found for found in sorted(self._names(directory), reverse=True)}
             self._directories[directory] = known
         found = known.get(fold(name), name)
         # an exact match wins, and what was removed meanwhile is no match
-        exact = found == name or self._root.status(f"{directory}/{name}") is not None
-        return name if exact or self._root.status(f"{directory}/{found}") is None else found
+        exact = found == name or self._exists(f"{directory}/{name}")
+        return name if exact or not self._exists(f"{directory}/{found}") else found
+
+
+def entry_place(untrusted_name: str, directory: str) -> tuple[str, str]:
+    """(directory, name in it) of an archive's entry: Docker's client on Unix leaves a Windows path in the name.
+
+    `directory` is relative to the root, and so is the one that is answered; the name may still hold anything but a backslash.
+    """
+    if not is_on_drive("/" + directory) or "\\" not in untrusted_name:
+        return directory, untrusted_name
+    name = untrusted_name.replace("\\", "/")
+    return (DRIVE_C[1:], name[3:]) if name[1:3] == ":/" else (directory, name)
