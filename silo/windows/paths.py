@@ -10,17 +10,12 @@ import re
 
 from silo.errors import InvalidRequest, Unsupported
 from silo.model.windows_paths import DRIVE_C
+from silo.model.windows_pipes import is_pipe
 
 _DRIVE = re.compile(r"^(?P<letter>[A-Za-z]):(?P<rest>.*)$", re.DOTALL)
-_PIPE = re.compile(r"^[\\/]{2}\.[\\/]pipe[\\/]", re.IGNORECASE)
 _ILLEGAL = re.compile(r'[<>:"|?*\x00-\x1f]')
 _RESERVED = re.compile(r"^(?:con|prn|aux|nul|com[1-9¹²³]|lpt[1-9¹²³]|conin\$|conout\$)(?:\.|$)", re.IGNORECASE)
 _MAXIMUM_NAME = 255
-
-
-def is_pipe(path: str) -> bool:
-    """`\\\\.\\pipe\\name`, in either slash."""
-    return _PIPE.match(path) is not None
 
 
 def normalize_path(path: str, *, working_dir: str = "C:\\") -> str:
