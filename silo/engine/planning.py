@@ -17,7 +17,7 @@ from silo.model.mount import MountKind, MountRequest, PlannedMount, PlannedPipe
 from silo.model.network import Endpoint
 from silo.model.platform import Isolation
 from silo.model.runtime import ContainerPlan, LaunchPlan, ProcessPlan
-from silo.model.windows_pipes import parse_pipe
+from silo.model.windows_pipes import is_pipe, parse_pipe
 
 _SPECIAL_FILES = ("hosts", "hostname", "resolv.conf")
 # A log without a driver exists for attachments only.
@@ -147,7 +147,7 @@ def mount_place(request: MountRequest, personality: Personality) -> str:
 def plan_pipe(request: MountRequest) -> PlannedPipe:
     """Raises InvalidRequest for a source that is neither a pipe nor a socket of this host."""
     name = parse_pipe(request.target)
-    if not request.source.startswith("/"):
+    if is_pipe(request.source) or not request.source.startswith("/"):
         return PlannedPipe(name=name, host_pipe=parse_pipe(request.source))
     path, error = Path(request.source), ""
     try:

@@ -90,7 +90,7 @@ def check_mounts(config: ContainerConfig) -> None:
 
 def _check_pipe(request: MountRequest) -> None:
     check_target(parse_pipe(request.target))
-    if not request.source.startswith("/"):
+    if is_pipe(request.source) or not request.source.startswith("/"):
         parse_pipe(request.source)
     if request.read_only:
         raise InvalidRequest(

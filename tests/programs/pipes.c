@@ -254,7 +254,7 @@ static int messages(const WCHAR *name)
 {
     static const DWORD LENGTHS[] = {1, 1000, 4096, 0, 65536, 65537, 1048576, 7, 1200000};
     HANDLE pipe = open_pipe(name, GENERIC_READ | GENERIC_WRITE);
-    DWORD mode = PIPE_READMODE_MESSAGE, count, part;
+    DWORD mode = PIPE_READMODE_MESSAGE, count, part, length = 0;
     BYTE *sent = malloc(LARGEST), *came = malloc(LARGEST);
 
     if (pipe == INVALID_HANDLE_VALUE) return failed("open");
@@ -267,7 +267,11 @@ static int messages(const WCHAR *name)
             BOOL whole = get(pipe, came + count, LARGEST - count, &part);
 
             if (!whole && GetLastError() != ERROR_MORE_DATA) return failed("read");
-            if (whole) printf(" %lu", count + part);
+            length += part;
+            if (whole) {
+                printf(" %lu", length);
+                length = 0;
+            }
             if (!LENGTHS[index]) break;
         }
         if (memcmp(sent, came, LENGTHS[index])) return failed("compare");
@@ -289,7 +293,11 @@ static DWORD WINAPI call_beside(void *argument)
     char text[32], answer[64];
 
     snprintf(text, sizeof(text), "client %d", one->number);
-    for (int times = 0; times < 3; times++) one->answered = call(pipe, text, answer, sizeof(answer)) && !strcmp(text, answer);
+    if (pipe == INVALID_HANDLE_VALUE) return failed("open");
+    for (int times = 0; times < 3; times++) {
+        one->answered = call(pipe, text, answer, sizeof(answer)) && !strcmp(text, answer);
+        if (!one->answered) return failed("call");
+    }
     CloseHandle(pipe);
     return 0;
 }

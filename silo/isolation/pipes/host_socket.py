@@ -15,6 +15,7 @@ from pathlib import Path
 
 from silo.isolation.pipes.link import PipeLink, close_all, make_channel
 from silo.isolation.pipes.messages import MAXIMUM_CONNECTIONS
+from silo.isolation.pipes.relay import relay
 from silo.isolation.pipes.relays import Relays
 
 log = logging.getLogger(__name__)
@@ -28,8 +29,8 @@ class HostSocket:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._room = asyncio.Semaphore(MAXIMUM_CONNECTIONS)
         self._relays = Relays(str(path))
-        self._connecting: set[asyncio.Task[None]] = set()
 
     def join(self, link: PipeLink) -> bool:
         del link
@@ -43,40 +44,37 @@ class HostSocket:
             log.info("a program in the container serves %s itself: it is not led to %s", link.name, self._path)
 
     def client(self, link: PipeLink, number: int) -> None:
-        if len(self._connecting) + len(self._relays) >= MAXIMUM_CONNECTIONS:
+        # As many again may wait for room: a silo sees the end of a connection earlier than its relay does.
+        if len(self._relays) < 2 * MAXIMUM_CONNECTIONS:
+            self._relays.start(self._serve(link, number))
+        else:
             link.refuse(number)
-            return
-        task = asyncio.create_task(self._connect(link, number), name=f"pipe-{self._path}")
-        self._connecting.add(task)
-        task.add_done_callback(self._connecting.discard)
 
     def ended(self, link: PipeLink, number: int) -> None:
         """The relay sees it by itself."""
 
-    async def _connect(self, link: PipeLink, number: int) -> None:
-        try:
-            connection = await open_socket(self._path)
-        except OSError as error:
-            log.info("the pipe %s: %s: %s", link.name, self._path, error)
-            link.refuse(number)
-            return
-        try:
-            source, sink, others_source, others_sink = make_channel()
-        except OSError as error:
-            log.error("the pipe %s: %s", link.name, error)
-            connection.close()
-            link.refuse(number)
-            return
-        if link.attach(number, others_source, others_sink):
-            self._relays.start(connection, source, sink)
-        else:
-            connection.close()
-            close_all(source, sink)
+    async def _serve(self, link: PipeLink, number: int) -> None:
+        async with self._room:
+            try:
+                connection = await open_socket(self._path)
+            except OSError as error:
+                log.info("the pipe %s: %s: %s", link.name, self._path, error)
+                link.refuse(number)
+                return
+            try:
+                source, sink, others_source, others_sink = make_channel()
+            except OSError:
+                connection.close()
+                link.refuse(number)
+                raise
+            if link.attach(number, others_source, others_sink):
+                await relay(connection, source, sink)
+            else:
+                connection.close()
+                close_all(source, sink)
 
     async def close(self) -> None:
         """The silo has ended; what its programs wrote last still arrives."""
-        for task in self._connecting:
-            task.cancel()
         await self._relays.close()
 
 

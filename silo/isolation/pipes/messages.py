@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from silo.errors import GuestError
 
 HOST_BIT = 1 << 31
-MAXIMUM_CONNECTIONS = 64
+MAXIMUM_CONNECTIONS = 60
 """At one mapped pipe of one silo; the launcher keeps to the same."""
 MAXIMUM_FRAME_BYTES = 1 << 20
 HEADER = struct.Struct("<I")

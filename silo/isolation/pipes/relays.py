@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
+from collections.abc import Coroutine
+from typing import Any
 
 from silo.errors import SiloError
-from silo.isolation.pipes.relay import relay
 
 log = logging.getLogger(__name__)
 
@@ -22,15 +22,14 @@ class Relays:
     def __len__(self) -> int:
         return len(self._running)
 
-    def start(self, connection: socket.socket, source: int, sink: int) -> None:
-        """See `relay`."""
-        task = asyncio.create_task(self._run(connection, source, sink), name=f"pipe-{self._name}")
+    def start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(self._run(work), name=f"pipe-{self._name}")
         self._running.add(task)
         task.add_done_callback(self._running.discard)
 
-    async def _run(self, connection: socket.socket, source: int, sink: int) -> None:
+    async def _run(self, work: Coroutine[Any, Any, None]) -> None:
         try:
-            await relay(connection, source, sink)
+            await work
         except (SiloError, OSError) as error:
             log.warning("the pipe %s: %s", self._name, error)
 

@@ -13,10 +13,12 @@ import itertools
 import logging
 import os
 import socket
+from collections import deque
 from pathlib import Path
 
 from silo.isolation.pipes.link import PipeLink, close_all, make_channel
 from silo.isolation.pipes.messages import HOST_BIT, MAXIMUM_CONNECTIONS
+from silo.isolation.pipes.relay import relay
 from silo.isolation.pipes.relays import Relays
 
 log = logging.getLogger(__name__)
@@ -34,6 +36,8 @@ class Rendezvous:
         """The first of them is the server; of the others the programs have made a pipe of their own."""
         self._other_end: dict[_End, _End | None] = {}
         self._over: set[_End] = set()
+        self._pending: deque[_End] = deque()
+        """Clients that wait for room, at most as many as there may be."""
         self._numbers = itertools.count(1)
         self._listener: socket.socket | None = None
         self._relays = Relays(path.name)
@@ -50,6 +54,7 @@ class Rendezvous:
 
     def leave(self, link: PipeLink) -> None:
         self._links.remove(link)
+        self._pending = deque(end for end in self._pending if end[0] is not link)
         self.served(link, False)
         for number in tuple(link.open_numbers):
             self.ended(link, number)
@@ -69,27 +74,46 @@ class Rendezvous:
             for other in tuple(self._links):
                 if other not in self._serving:
                     other.offer(bool(self._serving))
+            self._serve_pending()
 
     def client(self, link: PipeLink, number: int) -> None:
-        server = self._serving[0] if self._serving else None
         end = (link, number)
-        if server is None or _is_full(link) or _is_full(server) or end in self._other_end:
+        if not self._serving or end in self._other_end or len(self._pending) >= MAXIMUM_CONNECTIONS:
             link.refuse(number)
             return
+        self._pending.append(end)
+        self._serve_pending()
+
+    def _serve_pending(self) -> None:
+        """A connection counts at both its silos until both have said that it is over, so a client may have to wait for that."""
+        while self._pending and not self._serving:
+            link, number = self._pending.popleft()
+            link.refuse(number)
+        for _ in range(len(self._pending)):
+            if _is_full(self._serving[0]):
+                return
+            end = self._pending.popleft()
+            if _is_full(end[0]):
+                self._pending.append(end)
+            elif not self._connect(end, self._serving[0]):
+                end[0].refuse(end[1])
+
+    def _connect(self, end: _End, server: PipeLink) -> bool:
+        """False where the server's side cannot be had."""
         channel = self._make_channel()
         if channel is None:
-            link.refuse(number)
-            return
+            return False
         source, sink, others_source, others_sink = channel
         other = (server, self._next_number())
         self._note(end, other)
         self._note(other, end)
         if not server.begin(other[1], others_source, others_sink):
             close_all(source, sink)
-            link.refuse(number)
             self._forget(end)
-        elif not link.attach(number, source, sink):
-            self.ended(link, number)
+            return False
+        if not end[0].attach(end[1], source, sink):
+            self.ended(*end)
+        return True
 
     def ended(self, link: PipeLink, number: int) -> None:
         """A connection counts until both ends are over: the word of one silo alone frees no room in another."""
@@ -100,6 +124,8 @@ class Rendezvous:
         other = self._other_end[end]
         if other is None or other in self._over:
             self._forget(end)
+            self._serve_pending()
+            self._accept_when_room()
 
     def _note(self, end: _End, other: _End | None) -> None:
         self._other_end[end] = other
@@ -142,7 +168,17 @@ class Rendezvous:
             listener.close()
             return
         self._listener = listener
-        asyncio.get_running_loop().add_reader(listener.fileno(), self._accept)
+        self._accept_when_room()
+
+    def _accept_when_room(self) -> None:
+        """Programs of the host that find no room wait in the kernel's queue."""
+        if self._listener is None:
+            return
+        loop = asyncio.get_running_loop()
+        if self._serving and not _is_full(self._serving[0]):
+            loop.add_reader(self._listener.fileno(), self._accept)
+        else:
+            loop.remove_reader(self._listener.fileno())
 
     def _stop_listening(self) -> None:
         if self._listener is not None:
@@ -158,8 +194,7 @@ class Rendezvous:
             connection, _ = self._listener.accept()
         except OSError:
             return
-        server = self._serving[0]
-        channel = None if _is_full(server) else self._make_channel()
+        server, channel = self._serving[0], self._make_channel()
         if channel is None:
             connection.close()
             return
@@ -167,11 +202,12 @@ class Rendezvous:
         end = (server, self._next_number())
         self._note(end, None)
         if server.begin(end[1], others_source, others_sink):
-            self._relays.start(connection, source, sink)
+            self._relays.start(relay(connection, source, sink))
         else:
             connection.close()
             close_all(source, sink)
             self._forget(end)
+        self._accept_when_room()
 
     async def close(self) -> None:
         """No silo maps the pipe any more; what its programs wrote last still arrives."""

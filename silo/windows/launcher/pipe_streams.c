@@ -46,10 +46,10 @@ void release_pipe_stream(struct pipe_stream *stream)
     linux_close(stream->wake);
     linux_close(stream->input);
     linux_close(stream->output);
+    InterlockedDecrement(&mapping->streams); /* before the host hears that there is room */
     tell_host(mapping, PIPE_ENDED, &stream->id, sizeof(stream->id));
     release(stream);
-    InterlockedDecrement(&mapping->streams);
-    SetEvent(mapping->room);
+    announce_room(mapping);
     release_mapping(mapping);
 }
 

@@ -5,11 +5,19 @@
  */
 #include "pipes.h"
 
-enum { WATCH_MS = 200, INSTANCES = 8, MAX_NAME_CHARACTERS = 256, STACK_BYTES = 65536 };
+enum { WATCH_MS = 200, MAX_NAME_CHARACTERS = 256, STACK_BYTES = 65536 };
+
+NTSTATUS NTAPI NtCreateNamedPipeFile(HANDLE *pipe, ULONG access, OBJECT_ATTRIBUTES *attributes, IO_STATUS_BLOCK *status,
+                                     ULONG sharing, ULONG disposition, ULONG options, ULONG message_type,
+                                     ULONG message_mode, ULONG nonblocking, ULONG most_instances, ULONG input_bytes,
+                                     ULONG output_bytes, LARGE_INTEGER *timeout);
+
+NTSTATUS NTAPI NtOpenEvent(HANDLE *event, ACCESS_MASK access, const OBJECT_ATTRIBUTES *attributes);
 
 /* An instance of the pipe that waits for a client; without one, its event is never set. */
 struct instance {
     HANDLE pipe;
+    BOOL connected; /* a client was there before it could be waited for */
     OVERLAPPED overlapped;
 };
 
@@ -21,7 +29,7 @@ struct watch {
 struct listening {
     struct mapping *mapping;
     uint32_t next_id;
-    struct instance instances[INSTANCES];
+    struct instance instances[MAX_PIPE_CONNECTIONS];
 };
 
 /* All there are, also those whose host has gone while programs are still connected. */
@@ -44,6 +52,33 @@ void release_mapping(struct mapping *mapping)
     release(mapping);
 }
 
+static BOOL is_same(const struct mapping *mapping, const WCHAR *name)
+{
+    size_t length = wcslen(name);
+
+    return length == wcslen(mapping->name) && same_text(name, mapping->name, length);
+}
+
+/* Is there a pipe of this name because the launcher made it? Then nobody can see whether a program would. */
+static BOOL is_ours(const WCHAR *name)
+{
+    BOOL found = FALSE;
+
+    AcquireSRWLockExclusive(&mappings_lock);
+    for (struct mapping *mapping = mappings; mapping; mapping = mapping->next)
+        if (mapping->accepted && is_same(mapping, name)) found = TRUE;
+    ReleaseSRWLockExclusive(&mappings_lock);
+    return found;
+}
+
+void announce_room(const struct mapping *ended)
+{
+    AcquireSRWLockExclusive(&mappings_lock);
+    for (struct mapping *mapping = mappings; mapping; mapping = mapping->next)
+        if (is_same(mapping, ended->name)) SetEvent(mapping->room);
+    ReleaseSRWLockExclusive(&mappings_lock);
+}
+
 BOOL tell_host(struct mapping *mapping, uint8_t type, const void *bytes, uint32_t size)
 {
     uint8_t packet[8] = {type};
@@ -56,31 +91,49 @@ BOOL tell_host(struct mapping *mapping, uint8_t type, const void *bytes, uint32_
     return told;
 }
 
-/* Clients may ask for messages or bytes: of a pipe of messages both can be had. */
-static BOOL open_instance(struct listening *listening, struct instance *instance, DWORD flags)
+/* Wine's CreateNamedPipe takes any pipe of the name for its own, so this is said in NT's words. */
+static HANDLE create_instance(const WCHAR *name, BOOL first)
+{
+    UNICODE_STRING path;
+    OBJECT_ATTRIBUTES attributes;
+    IO_STATUS_BLOCK status;
+    LARGE_INTEGER timeout = {.QuadPart = -500000};
+    HANDLE pipe = NULL;
+
+    if (!RtlDosPathNameToNtPathName_U(name, &path, NULL, NULL)) return NULL;
+    InitializeObjectAttributes(&attributes, &path, OBJ_CASE_INSENSITIVE, NULL, NULL);
+    /* Clients may ask for messages or for bytes: of a pipe of messages both can be had. */
+    if (NtCreateNamedPipeFile(&pipe, GENERIC_READ | GENERIC_WRITE | SYNCHRONIZE, &attributes, &status,
+                              FILE_SHARE_READ | FILE_SHARE_WRITE, first ? FILE_CREATE : FILE_OPEN, 0, TRUE, TRUE, FALSE,
+                              MAX_PIPE_CONNECTIONS, PIPE_BUFFER_BYTES, PIPE_BUFFER_BYTES, &timeout))
+        pipe = NULL;
+    RtlFreeUnicodeString(&path);
+    return pipe;
+}
+
+static BOOL open_instance(struct listening *listening, struct instance *instance, BOOL first)
 {
     ResetEvent(instance->overlapped.hEvent);
-    instance->pipe = CreateNamedPipeW(listening->mapping->name, PIPE_ACCESS_DUPLEX | FILE_FLAG_OVERLAPPED | flags,
-                                      PIPE_TYPE_MESSAGE | PIPE_READMODE_MESSAGE | PIPE_WAIT, PIPE_UNLIMITED_INSTANCES,
-                                      PIPE_BUFFER_BYTES, PIPE_BUFFER_BYTES, 0, NULL);
-    if (instance->pipe == INVALID_HANDLE_VALUE) {
-        instance->pipe = NULL;
-        return FALSE;
-    }
-    if (!ConnectNamedPipe(instance->pipe, &instance->overlapped) && GetLastError() == ERROR_PIPE_CONNECTED)
-        SetEvent(instance->overlapped.hEvent);
+    if (!(instance->pipe = create_instance(listening->mapping->name, first))) return FALSE;
+    /* ERROR_PIPE_CONNECTED, or ERROR_NO_DATA where it has gone already, perhaps after it wrote something. */
+    instance->connected = !ConnectNamedPipe(instance->pipe, &instance->overlapped) && GetLastError() != ERROR_IO_PENDING;
+    if (instance->connected) SetEvent(instance->overlapped.hEvent);
     return TRUE;
 }
 
-/* As many as there may be clients, but some at the same time. */
+/* All that there may be wait from the beginning: then clients never find the pipe busy because many come at once, and no program
+ * of the silo can add an instance of its own to a pipe that is served outside. */
 static void open_missing(struct listening *listening)
 {
-    LONG waiting = 0;
+    LONG count = listening->mapping->streams;
 
-    for (int index = 0; index < INSTANCES; index++)
-        if (listening->instances[index].pipe) waiting++;
-    for (int index = 0; index < INSTANCES && listening->mapping->streams + waiting < MAX_PIPE_CONNECTIONS; index++)
-        if (!listening->instances[index].pipe && open_instance(listening, &listening->instances[index], 0)) waiting++;
+    for (int index = 0; index < MAX_PIPE_CONNECTIONS; index++)
+        if (listening->instances[index].pipe) count++;
+    for (int index = 0; index < MAX_PIPE_CONNECTIONS && count < MAX_PIPE_CONNECTIONS; index++)
+        if (!listening->instances[index].pipe) {
+            if (!open_instance(listening, &listening->instances[index], FALSE)) break;
+            count++;
+        }
 }
 
 static void accept_client(struct listening *listening, struct instance *instance)
@@ -93,7 +146,7 @@ static void accept_client(struct listening *listening, struct instance *instance
 
     instance->pipe = NULL;
     ResetEvent(instance->overlapped.hEvent);
-    if (!GetOverlappedResult(pipe, &instance->overlapped, &unused, FALSE) && GetLastError() != ERROR_PIPE_CONNECTED) {
+    if (!instance->connected && !GetOverlappedResult(pipe, &instance->overlapped, &unused, FALSE)) {
         CloseHandle(pipe);
         return;
     }
@@ -110,13 +163,13 @@ static void accept_client(struct listening *listening, struct instance *instance
 
 static void close_listening(struct listening *listening)
 {
-    for (int index = 0; index < INSTANCES; index++) {
+    for (int index = 0; index < MAX_PIPE_CONNECTIONS; index++) {
         struct instance *instance = &listening->instances[index];
         DWORD unused;
 
         if (instance->pipe) {
-            CancelIoEx(instance->pipe, &instance->overlapped);
-            GetOverlappedResult(instance->pipe, &instance->overlapped, &unused, TRUE);
+            if (!instance->connected && CancelIoEx(instance->pipe, &instance->overlapped))
+                GetOverlappedResult(instance->pipe, &instance->overlapped, &unused, TRUE);
             CloseHandle(instance->pipe);
         }
         CloseHandle(instance->overlapped.hEvent);
@@ -127,10 +180,10 @@ static void close_listening(struct listening *listening)
 static DWORD WINAPI await_clients(void *argument)
 {
     struct listening *listening = argument;
-    HANDLE handles[INSTANCES + 2] = {listening->mapping->stop, listening->mapping->room};
+    HANDLE handles[MAX_PIPE_CONNECTIONS + 2] = {listening->mapping->stop, listening->mapping->room};
     DWORD which;
 
-    for (int index = 0; index < INSTANCES; index++) handles[2 + index] = listening->instances[index].overlapped.hEvent;
+    for (int index = 0; index < MAX_PIPE_CONNECTIONS; index++) handles[2 + index] = listening->instances[index].overlapped.hEvent;
     for (;;) {
         open_missing(listening);
         which = WaitForMultipleObjects(ARRAYSIZE(handles), handles, FALSE, INFINITE) - WAIT_OBJECT_0;
@@ -141,19 +194,6 @@ static DWORD WINAPI await_clients(void *argument)
     return 0;
 }
 
-/* Is there a pipe of this name because the launcher made it? Then nobody can see whether a program would. */
-static BOOL is_ours(const WCHAR *name)
-{
-    BOOL found = FALSE;
-
-    AcquireSRWLockExclusive(&mappings_lock);
-    for (struct mapping *mapping = mappings; mapping; mapping = mapping->next)
-        if (mapping->accepted && wcslen(name) == wcslen(mapping->name) && same_text(name, mapping->name, wcslen(name)))
-            found = TRUE;
-    ReleaseSRWLockExclusive(&mappings_lock);
-    return found;
-}
-
 /* FALSE where a program of the silo serves the pipe itself. */
 static BOOL start_listening(struct mapping *mapping)
 {
@@ -161,10 +201,10 @@ static BOOL start_listening(struct mapping *mapping)
 
     memset(listening, 0, sizeof(*listening));
     listening->mapping = mapping;
-    for (int index = 0; index < INSTANCES; index++)
+    for (int index = 0; index < MAX_PIPE_CONNECTIONS; index++)
         listening->instances[index].overlapped.hEvent = CreateEventW(NULL, TRUE, FALSE, NULL);
     ResetEvent(mapping->stop);
-    if (open_instance(listening, &listening->instances[0], is_ours(mapping->name) ? 0 : FILE_FLAG_FIRST_PIPE_INSTANCE))
+    if (open_instance(listening, &listening->instances[0], !is_ours(mapping->name)))
         mapping->listener = CreateThread(NULL, STACK_BYTES, await_clients, listening, STACK_SIZE_PARAM_IS_A_RESERVATION, NULL);
     if (!mapping->listener) close_listening(listening);
     return mapping->listener != NULL;
@@ -194,10 +234,25 @@ static struct pipe_stream *take_waiting(struct mapping *mapping, uint32_t id, BO
     return found;
 }
 
+/* A pipe is no event: to be told so is the cheapest way to learn that there is one, and connects to nothing. */
+static BOOL exists(const WCHAR *name)
+{
+    static const NTSTATUS OTHER_TYPE = (NTSTATUS)0xc0000024;
+    UNICODE_STRING path;
+    OBJECT_ATTRIBUTES attributes;
+    HANDLE event;
+    NTSTATUS status;
+
+    if (!RtlDosPathNameToNtPathName_U(name, &path, NULL, NULL)) return FALSE;
+    InitializeObjectAttributes(&attributes, &path, OBJ_CASE_INSENSITIVE, NULL, NULL);
+    status = NtOpenEvent(&event, SYNCHRONIZE, &attributes);
+    RtlFreeUnicodeString(&path);
+    return status == OTHER_TYPE;
+}
+
 static BOOL is_served(const WCHAR *name)
 {
-    if (is_ours(name)) return FALSE;
-    return WaitNamedPipeW(name, 1) || GetLastError() != ERROR_FILE_NOT_FOUND;
+    return !is_ours(name) && exists(name);
 }
 
 /* What the host wants and what the silo's programs do, brought together. */

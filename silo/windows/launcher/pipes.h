@@ -4,7 +4,7 @@
 
 #include "launcher.h"
 
-enum { MAX_PIPE_CONNECTIONS = 64, PIPE_FRAME_BYTES = 1048576, PIPE_BUFFER_BYTES = 65536 };
+enum { MAX_PIPE_CONNECTIONS = 60, PIPE_FRAME_BYTES = 1048576, PIPE_BUFFER_BYTES = 65536 };
 
 /* One mapped pipe; lives as long as its connection with the host, or the last stream of it. */
 struct mapping {
@@ -33,6 +33,8 @@ struct pipe_stream {
 /* --- pipes.c */
 void serve_pipe(int socket, struct message *request);
 void release_mapping(struct mapping *mapping);
+/* A stream at this pipe has ended. */
+void announce_room(const struct mapping *mapping);
 BOOL tell_host(struct mapping *mapping, uint8_t type, const void *bytes, uint32_t size);
 
 /* --- pipe_streams.c */
