@@ -14,7 +14,7 @@ from silo.engine.events import EventBus
 from silo.engine.levels import check_joined, check_level, check_vm_words, is_parked
 from silo.engine.limits import check_limits, check_sysctls
 from silo.engine.parts import Parts
-from silo.engine.planning import check_mount_targets, log_limit_bytes, scratch_size_on_host
+from silo.engine.planning import check_mount_targets, log_limit_bytes, mount_place, scratch_size_on_host
 from silo.engine.ports import VolumeInfo
 from silo.engine.roster import Roster
 from silo.engine.signals import parse_signal
@@ -180,19 +180,17 @@ class Creator:
     def _settle_mounts(self, config: ContainerConfig, image: Image) -> tuple[MountRequest, ...]:
         mounts = list(config.mounts)
         personality = self._parts.personality(_personality_of(image))
-        taken = {personality.map_path(mount.target).rstrip("/") for mount in mounts}
+        taken = {mount_place(mount, personality) for mount in mounts}
         for text in config.volumes_from:
             reference, _, mode = text.partition(":")
             if mode not in ("", "ro", "rw"):
                 raise InvalidRequest(f"invalid mode in --volumes-from: {text}", hint="ro or rw")
             source = self._roster.resolve(reference).record
             for point, request in zip(source.mounts, source.config.mounts, strict=True):
-                if (
-                    request.kind is not MountKind.TMPFS
-                    and personality.map_path(request.target).rstrip("/") not in taken
-                ):
-                    taken.add(personality.map_path(request.target).rstrip("/"))
-                    read_only = request.read_only or mode == "ro"
+                if request.kind is not MountKind.TMPFS and mount_place(request, personality) not in taken:
+                    taken.add(mount_place(request, personality))
+                    # a pipe is never read-only
+                    read_only = request.kind is not MountKind.NAMED_PIPE and (request.read_only or mode == "ro")
                     mounts.append(
                         msgspec.structs.replace(request, source=point.name or request.source, read_only=read_only)
                     )

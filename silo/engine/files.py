@@ -192,7 +192,7 @@ class ContainerFiles:
         planned = [
             await self._parts.storage.plan_mount(request, personality.map_path(request.target), fill_from=rootfs)
             for request in live.record.config.mounts
-            if request.kind is not MountKind.TMPFS
+            if request.kind not in (MountKind.TMPFS, MountKind.NAMED_PIPE)
         ]
         return self._view(live, running_root=None, planned=planned)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,11 +15,12 @@ from silo.engine.ports import Personality
 from silo.errors import InvalidRequest
 from silo.model.container import ContainerConfig, ContainerRecord
 from silo.model.image import Image
-from silo.model.mount import MountKind, PlannedMount
+from silo.model.mount import MountKind, MountRequest, PlannedMount, PlannedPipe
 from silo.model.network import Endpoint
 from silo.model.platform import Isolation
 from silo.model.runtime import ContainerPlan, LaunchPlan, ProcessPlan, Rootfs
 from silo.model.storage_options import parse_scratch_size
+from silo.model.windows_pipes import is_pipe, parse_pipe
 
 _SPECIAL_FILES = ("hosts", "hostname", "resolv.conf")
 # A log without a driver exists for attachments only.
@@ -93,8 +95,10 @@ async def plan_container(parts: Parts, record: ContainerRecord, image: Image) ->
     mounts = [
         await parts.storage.plan_mount(request, personality.map_path(request.target), fill_from=rootfs)
         for request in config.mounts
+        if request.kind is not MountKind.NAMED_PIPE
     ]
     check_sources(record.isolation, mounts)
+    pipes = tuple(plan_pipe(request) for request in config.mounts if request.kind is MountKind.NAMED_PIPE)
     special = write_special_files(record, directory, endpoints=(), resolver=None)
     taken = {mount.target for mount in mounts}
     if config.disk is None:
@@ -114,6 +118,7 @@ async def plan_container(parts: Parts, record: ContainerRecord, image: Image) ->
         hostname=hostname,
         domainname=config.domainname,
         mounts=_in_order(mounts),
+        pipes=pipes,
         namespaces=config.namespaces,
         network=network_of(config),
         resources=personality.limits(config.resources, config.isolation),
@@ -153,11 +158,42 @@ def _in_order(mounts: Sequence[PlannedMount]) -> tuple[PlannedMount, ...]:
     return tuple(sorted(mounts, key=lambda mount: mount.target.count("/") if mount.target != "/" else 0))
 
 
+def mount_place(request: MountRequest, personality: Personality) -> str:
+    """Where it is mounted: a path in the container's Linux root, or a pipe's canonical name. Raises InvalidRequest."""
+    if request.kind is MountKind.NAMED_PIPE:
+        return parse_pipe(request.target)
+    return personality.map_path(request.target).rstrip("/")
+
+
+def plan_pipe(request: MountRequest) -> PlannedPipe:
+    """Raises InvalidRequest for a source that is neither a pipe nor a socket of this host."""
+    name = parse_pipe(request.target)
+    if is_pipe(request.source) or not request.source.startswith("/"):
+        return PlannedPipe(name=name, host_pipe=parse_pipe(request.source))
+    path, error = Path(request.source), ""
+    try:
+        if not stat.S_ISSOCK(path.stat().st_mode):
+            error = "it is not a socket"
+    except FileNotFoundError:
+        error = "it does not exist"
+    except (OSError, ValueError) as failure:
+        error = str(failure)
+    if error:
+        raise InvalidRequest(
+            f"invalid mount config for type npipe: {request.source} is no Unix socket of this host",
+            details=error,
+            hint="start the service first, or name a pipe: \\\\.\\pipe\\name",
+        )
+    return PlannedPipe(name=name, socket=path)
+
+
 def check_mount_targets(config: ContainerConfig, personality: Personality) -> None:
     """Raises InvalidRequest for a target that is not a path in the container, is its root, or is given twice."""
     seen: dict[str, str] = {}
     for request in config.mounts:
-        target = personality.map_path(request.target).rstrip("/")
+        if request.kind is MountKind.NAMED_PIPE:
+            plan_pipe(request)
+        target = mount_place(request, personality)
         if not target:
             raise InvalidRequest(f"invalid mount target {request.target}", hint="a mount cannot replace the root")
         key = target if personality.name == "linux" else target.lower()

@@ -8,7 +8,7 @@ import msgspec
 
 from silo.model.container import Namespaces, Resources
 from silo.model.disk_guest import DiskGuest
-from silo.model.mount import PlannedMount
+from silo.model.mount import PlannedMount, PlannedPipe
 from silo.model.platform import PersonalityName
 
 
@@ -87,6 +87,8 @@ class ContainerPlan(msgspec.Struct, frozen=True, kw_only=True):
     hostname: str
     domainname: str = ""
     mounts: tuple[PlannedMount, ...] = ()
+    pipes: tuple[PlannedPipe, ...] = ()
+    """Windows, at the level process."""
     namespaces: Namespaces = Namespaces()
     network: str = "private"
     """private (a network namespace of its own), none (a machine without any interface), host, or container:ID."""

@@ -11,14 +11,9 @@ import re
 from silo.errors import InvalidRequest, Unsupported
 from silo.model.windows_names import find_fault
 from silo.model.windows_paths import DRIVE_C
+from silo.model.windows_pipes import is_pipe
 
 _DRIVE = re.compile(r"^(?P<letter>[A-Za-z]):(?P<rest>.*)$", re.DOTALL)
-_PIPE = re.compile(r"^[\\/]{2}\.[\\/]pipe[\\/]", re.IGNORECASE)
-
-
-def is_pipe(path: str) -> bool:
-    """`\\\\.\\pipe\\name`, in either slash."""
-    return _PIPE.match(path) is not None
 
 
 def normalize_path(path: str, *, working_dir: str = "C:\\") -> str:

@@ -110,8 +110,11 @@ def test_the_user_owns_the_prefix() -> None:
     assert owner.copies == (("/silo/users/ContainerAdministrator/user.reg", "/silo/prefix/user.reg"),)
 
 
-def mount(target: str, kind: MountKind = MountKind.BIND, **words: Any) -> MountRequest:
-    return MountRequest(kind=kind, target=target, source="/srv", **words)
+PIPE = "\\\\.\\pipe\\x"
+
+
+def mount(target: str, kind: MountKind = MountKind.BIND, *, source: str = "/srv", **words: Any) -> MountRequest:
+    return MountRequest(kind=kind, target=target, source=source, **words)
 
 
 def secure(**words: Any) -> dict[str, Any]:
@@ -149,8 +152,16 @@ def secure(**words: Any) -> dict[str, Any]:
         ({"mounts": (mount("D:"),)}, Unsupported, "drive D:"),
         ({"mounts": (mount("data"),)}, InvalidRequest, "must be absolute"),
         ({"mounts": (mount("C:\\con"),)}, InvalidRequest, "device's name"),
-        ({"mounts": (mount("\\\\.\\pipe\\x", MountKind.NAMED_PIPE),)}, Unsupported, "named pipe"),
-        ({"mounts": (mount("\\\\.\\pipe\\x"),)}, Unsupported, "named pipe"),
+        ({"mounts": (mount("C:\\x", MountKind.NAMED_PIPE, source="/s"),)}, InvalidRequest, "not a valid pipe path"),
+        ({"mounts": (mount(PIPE, MountKind.NAMED_PIPE, source="C:\\x"),)}, InvalidRequest, "not a valid pipe path"),
+        ({"mounts": (mount(PIPE, MountKind.NAMED_PIPE, source=PIPE, read_only=True),)}, InvalidRequest, "read-only"),
+        ({"mounts": (mount("\\\\.\\pipe\\svcctl", MountKind.NAMED_PIPE, source=PIPE),)}, InvalidRequest, "Windows"),
+        (
+            {"mounts": tuple(mount(f"{PIPE}{n}", MountKind.NAMED_PIPE, source=PIPE) for n in range(33))},
+            InvalidRequest,
+            "at most 32",
+        ),
+        ({"mounts": (mount(PIPE),)}, InvalidRequest, "only a named pipe or a Unix socket"),
         ({"user": "app"}, InvalidRequest, "unable to find user app"),
         ({"user": "OTHER\\ContainerUser"}, InvalidRequest, "unable to find user"),
         ({"user": "1000"}, InvalidRequest, "unable to find user 1000"),
