@@ -105,8 +105,9 @@ class Registries:
         """With HKEY_CURRENT_USER of the user that a container with this configuration has."""
         owner = self._parts.personality(PersonalityName.WINDOWS).scratch_owner(config, image)
         copied = {target: source for source, target in owner.copies} if owner is not None else {}
-        paths = {name: copied.get(path, path) for name, path in _PATHS.items()}
-        found = await self._parts.storage.image_files(image, tuple(paths.values()), limit_bytes=MAXIMUM_FILE_BYTES)
+        wanted = (*_PATHS.values(), *copied.values())
+        found = await self._parts.storage.image_files(image, wanted, limit_bytes=MAXIMUM_FILE_BYTES)
+        paths = {name: copied[path] if copied.get(path, "") in found else path for name, path in _PATHS.items()}
         return _source(paths, found, config.image)
 
 

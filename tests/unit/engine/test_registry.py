@@ -25,7 +25,11 @@ from tests.unit.engine.test_lifecycle import create, scenario
 
 BASE, TOP = Path("/base"), Path("/top")
 FILES: dict[Path, dict[str, bytes]] = {
-    BASE: {"/silo/prefix/system.reg": b"base", "/silo/prefix/user.reg": b"admin"},
+    BASE: {
+        "/silo/prefix/system.reg": b"base",
+        "/silo/prefix/user.reg": b"admin",
+        "/silo/users/ContainerUser/user.reg": b"other",
+    },
     TOP: {"/silo/prefix/system.reg": b"top", "/silo/users/ContainerUser/user.reg": b"user"},
 }
 
@@ -132,7 +136,7 @@ def test_the_current_user_of_an_image_is_the_one_it_names(store: Store) -> None:
         config=ImageConfig(user="ContainerUser"),
         layer_paths=(BASE, TOP),
     )
-    assert diff(store, "app") == "diff base top+user K"
+    assert diff(store, "app") == "diff base+other top+user K"
 
 
 def test_a_container_against_its_image(store: Store) -> None:
