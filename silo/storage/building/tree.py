@@ -7,6 +7,7 @@ last component is followed as well, as Docker does; links within a copied direct
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import hashlib
 import os
@@ -17,9 +18,10 @@ from pathlib import Path
 
 from silo.errors import InvalidRequest, NotFound
 from silo.host.beneath import Root
+from silo.host.durable import host_error
 from silo.model.build import SourceItem, SourceKind
 from silo.model.windows_paths import is_on_drive, resolve_case
-from silo.storage.archives import explained_path, names_in, resolve
+from silo.storage.archives import names_in, resolve
 from silo.storage.building.patterns import compile_component, has_wildcard
 from silo.storage.building.plain import is_archive
 from silo.storage.failures import explained
@@ -28,7 +30,7 @@ from silo.storage.streaming import Halt, run_to_end
 _READ_BYTES = 1 << 20
 _KEPT_DIGESTS = 1000
 _MAXIMUM_MATCHES = 100_000
-_MISSING = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EXDEV, errno.ENAMETOOLONG)
+_NOT_RESOLVED = (errno.ELOOP, errno.EXDEV, errno.ENAMETOOLONG)
 
 Excludes = Callable[[str], bool]
 
@@ -47,11 +49,12 @@ class SourceTree:
         return await asyncio.to_thread(self._read, path, limit_bytes)
 
     def _read(self, path: str, limit_bytes: int) -> bytes:
-        with Root(self.directory) as root, explained_path(path):
+        with Root(self.directory) as root, _explained(path):
             descriptor = root.open(path, os.O_RDONLY | os.O_NONBLOCK)
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                os.close(descriptor)
+                raise InvalidRequest(f"{path} is not a file")
             with open(descriptor, "rb") as file:
-                if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                    raise InvalidRequest(f"{path} is not a file")
                 data = file.read(limit_bytes + 1)
         if len(data) > limit_bytes:
             raise InvalidRequest(f"{path} is larger than {limit_bytes} bytes")
@@ -75,7 +78,7 @@ class SourceTree:
         return await run_to_end(lambda: self._find(pattern, archives, excluded, halt), halt)
 
     def _find(self, pattern: str, archives: bool, excluded: Excludes | None, halt: Halt) -> tuple[SourceItem, ...]:
-        with Root(self.directory) as root, explained_path(pattern):
+        with Root(self.directory) as root, _explained(pattern):
             return tuple(self._describe(root, path, archives, excluded, halt) for path in _expand(root, pattern))
 
     def _describe(self, root: Root, path: str, archives: bool, excluded: Excludes | None, halt: Halt) -> SourceItem:
@@ -112,6 +115,19 @@ class Digests:
         self._known[key] = digest
         while len(self._known) > _KEPT_DIGESTS:
             self._known.popitem(last=False)
+
+
+@contextlib.contextmanager
+def _explained(path: str) -> Iterator[None]:
+    """OSErrors about a source as NotFound, InvalidRequest, NoSpace or HostError."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR):
+            raise NotFound(f"{path}: file does not exist") from error
+        if error.errno in _NOT_RESOLVED:
+            raise InvalidRequest(f"{path} cannot be resolved", details=os.strerror(error.errno)) from error
+        raise host_error(error, f"cannot read {path}") from error
 
 
 def posix_base(path: str) -> str:
