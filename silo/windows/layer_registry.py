@@ -163,9 +163,10 @@ def read_file(root: Root, path: str) -> bytes | None:
         descriptor = root.open(path.strip("/"), _READ)
     except OSError:
         return None
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        return None
     with open(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            return None
         text = file.read(MAXIMUM_BYTES + 1)
     if len(text) > MAXIMUM_BYTES:
         raise InvalidRequest(f"the registry file {path} is larger than {MAXIMUM_BYTES >> 20} MiB")
