@@ -193,6 +193,8 @@ class LayerUnpacker:
         elif kind == tarstream.DIRECTORY:
             self._make_directory(path, entry)
         elif kind == tarstream.SYMBOLIC_LINK:
+            if not entry.link:
+                raise InvalidRequest("it is a link to nothing")
             properties = msgspec.structs.replace(self._properties(entry, False), target=entry.link)
             owner = self._owner(parent, properties)
             self._clear(path)
