@@ -229,6 +229,7 @@ class LayerUnpacker:
         if member_names.is_base_hive(path):
             raise _base_layer(entry.name)
         properties = self._properties(entry, False)
+        self._links.drop(path)
         try:
             descriptor = os.open(name, _NEW_FILE, 0o600, dir_fd=self._root.directory(on_disk(parent)))
         except FileExistsError:

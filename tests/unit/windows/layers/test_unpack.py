@@ -240,6 +240,18 @@ def test_hard_links(layers: Stack) -> None:
     assert layers.results[-1].file_bytes == 1 + len(b"kernel")
 
 
+def test_what_comes_after_a_link_that_waits_takes_its_place(layers: Stack) -> None:
+    link = hardlink("Files/l", "Files/Windows/System32/Kernel32.dll")
+    drive = layers.add([link, file("Files/L", b"file")])
+    assert (drive / "l").read_bytes() == b"file"
+    drive = layers.add([link, folder("Files/l"), file("Files/l/x")], parents=False)
+    assert (drive / "l/x").is_file()
+    drive = layers.add(
+        [folder("Files/d"), symlink("Files/d/s", "x"), file("Files/d"), folder("Files/d")], parents=False
+    )
+    assert names(drive / "d") == []
+
+
 def test_copies_for_links_count(layers: Stack, tmp_path: Path) -> None:
     def check(so_far: Unpacked) -> None:
         if so_far.file_bytes > 5:
