@@ -64,6 +64,7 @@ class LayerUnpacker:
         """Called once an entry; raises when a limit is reached."""
         self._directories: dict[str, TarEntry] = {}
         self._whiteouts: set[str] = set()
+        self._opaque: set[str] = set()
         self.result = Unpacked()
 
     def unpack(self, reader: TarReader) -> Unpacked:
@@ -77,6 +78,7 @@ class LayerUnpacker:
                 self._apply(entry, reader)
             except (OSError, InvalidRequest) as error:
                 raise explain_entry(error, entry.name, reader.offset) from error
+        self._drop_needless_whiteouts()
         self._finish_directories(reader)
         return result
 
@@ -128,7 +130,11 @@ class LayerUnpacker:
         """The archive removes a directory of the layers below and makes a new one."""
         self._remove(path)
         self._root.make_directory(path, 0o755)
+        self._make_opaque(path)
+
+    def _make_opaque(self, path: str) -> None:
         self._root.set_attribute(path, OPAQUE_ATTRIBUTE, b"y")
+        self._opaque.add(path)
 
     def _write_file(self, path: str, parent: int, name: str, entry: TarEntry, reader: TarReader) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -187,7 +193,7 @@ class LayerUnpacker:
     def _apply_whiteout(self, parent_path: str, name: str) -> None:
         if name == _OPAQUE:
             self._parent(parent_path)
-            self._root.set_attribute(parent_path, OPAQUE_ATTRIBUTE, b"y")
+            self._make_opaque(parent_path)
             return
         if name.startswith(_META_PREFIX):  # AUFS' own housekeeping, no part of the image
             return
@@ -202,7 +208,7 @@ class LayerUnpacker:
             self._whiteouts.add(path)
         elif stat.S_ISDIR(status.st_mode):
             # hides what the layers below hold, never what this layer brings itself
-            self._root.set_attribute(path, OPAQUE_ATTRIBUTE, b"y")
+            self._make_opaque(path)
 
     def _replace(self, path: str, make: Callable[[], None]) -> None:
         try:
@@ -217,8 +223,19 @@ class LayerUnpacker:
             below = path + "/"
             for known in [known for known in self._directories if known == path or known.startswith(below)]:
                 del self._directories[known]
+            self._opaque -= {known for known in self._opaque if known == path or known.startswith(below)}
+            self._whiteouts -= {known for known in self._whiteouts if known.startswith(below)}
         self._whiteouts.discard(path)
         self._root.remove(path)
+
+    def _drop_needless_whiteouts(self) -> None:
+        """In an opaque directory nothing is left to hide, and overlayfs would list whiteouts there as names of nothing."""
+        if not self._opaque:
+            return
+        for path in self._whiteouts:
+            parts = path.split("/")
+            if any("/".join(parts[:count]) in self._opaque for count in range(len(parts))):
+                self._root.remove(path)
 
     def _finish_directories(self, reader: TarReader) -> None:
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW

@@ -68,5 +68,5 @@ def find_fault(name: str) -> str:
     if not name or name[-1] in ". ":
         return "a name does not end in a dot or a space"
     if _RESERVED.match(name):
-        return "it is a device's name"
+        return "the name is reserved for a device"
     return ""

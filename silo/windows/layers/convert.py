@@ -95,6 +95,8 @@ class _Conversion:
         self._directories: set[str] = set()
         self._links: dict[str, _Link] = {}
         self._opaque: list[str] = []
+        self._filled: set[str] = set()
+        """fold(directory) of those that something came in."""
         self._names_in: dict[str, set[str]] = {}
         """fold(directory) → fold(names) that this layer has in it: of opaque directories and what is in them."""
 
@@ -178,7 +180,7 @@ class _Conversion:
     def _whiteout(self, directory: str, name: str) -> Iterator[LayerMember]:
         if name == member_names.OPAQUE:
             key = fold(directory)
-            if self._names_in.get(key):
+            if key in self._filled:
                 raise InvalidRequest("an opaque mark comes after other entries of its directory")
             if key not in self._names_in:
                 self._names_in[key] = set()
@@ -191,8 +193,11 @@ class _Conversion:
             yield LayerMember(path=path, kind=MemberKind.WHITEOUT)
 
     def _note(self, directory: str, name: str) -> None:
+        if not name:
+            return
+        self._filled.add(fold(directory))
         names = self._names_in.get(fold(directory))
-        if names is not None and name:
+        if names is not None:
             names.add(fold(name))
 
     def _parents(self, path: str) -> Iterator[LayerMember]:

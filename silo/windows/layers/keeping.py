@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import hashlib
 import os
 import re
@@ -191,15 +192,23 @@ def _read_file(stack: LayerStack, layer: int, digest: str, size: int) -> Iterato
 
 
 def _encode(properties: Properties, attributes: int | None, kept: KeptFiles, *, with_time: bool = False) -> bytes:
-    created_ns = properties.created_ns if with_time else None
-    rest = msgspec.structs.replace(properties, attributes=attributes, created_ns=created_ns)
-    if rest == Properties():
+    if properties.extended or properties.streams or properties.target:
+        created_ns = properties.created_ns if with_time else None
+        rest = msgspec.structs.replace(properties, attributes=attributes, created_ns=created_ns)
+        record = msgspec.msgpack.encode(rest)
+    elif attributes is None and not properties.descriptor and not properties.sddl:
         return b""
-    record = msgspec.msgpack.encode(rest)
+    else:
+        record = _encode_plain(attributes, properties.descriptor, properties.sddl)
     if len(record) <= _INLINE_RECORD:
         return record
     digest, size = kept.put([record])
     return b"@%b:%d" % (digest.encode(), size)
+
+
+@functools.lru_cache(256)
+def _encode_plain(attributes: int | None, descriptor: bytes, sddl: str) -> bytes:
+    return msgspec.msgpack.encode(Properties(attributes=attributes, descriptor=descriptor, sddl=sddl))
 
 
 def _decode(untrusted_record: bytes, stack: LayerStack, warn: Warn) -> Properties:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import functools
 from collections.abc import Callable, Mapping
 
 import msgspec
@@ -24,6 +25,8 @@ _SDDL = "MSWINDOWS.sd"
 _JUNCTION = "MSWINDOWS.mountpoint"
 _EXTENDED = "MSWINDOWS.xattr."
 _CREATED = "LIBARCHIVE.creationtime"
+_OURS = "MSWINDOWS."
+_CACHED_BYTES = 2048
 _MAXIMUM_EXTENDED_BYTES = 65536
 _SECOND = 1_000_000_000
 # What fits into FILETIME: the years 1601 to 30828.
@@ -61,30 +64,40 @@ def parse_records(
     untrusted_records: Mapping[str, bytes], *, is_directory: bool, warn: Callable[[str], None]
 ) -> Properties:
     """A member's properties; records of others are passed over. Raises InvalidRequest."""
-    attributes = _parse_attributes(untrusted_records.get(ATTRIBUTES_RECORD))
-    descriptor = _decode(untrusted_records.get(_DESCRIPTOR, b""), _DESCRIPTOR, security.MAXIMUM_BYTES)
+    ours = tuple((key, value) for key, value in untrusted_records.items() if key.startswith(_OURS))
+    parse = _parse_cached if sum(len(value) for _, value in ours) < _CACHED_BYTES else _parse
+    found = parse(ours, is_directory)
+    untrusted_created = untrusted_records.get(_CREATED)
+    if untrusted_created is None:
+        return found
+    created_ns = parse_time(untrusted_created)
+    if created_ns is None:
+        warn(f"the time of creation {untrusted_created[:40]!r} is none: the time of change is taken")
+    return msgspec.structs.replace(found, created_ns=created_ns)
+
+
+def _parse(untrusted_records: tuple[tuple[str, bytes], ...], is_directory: bool) -> Properties:
+    records = dict(untrusted_records)
+    descriptor = _decode(records.get(_DESCRIPTOR, b""), _DESCRIPTOR, security.MAXIMUM_BYTES)
     if descriptor == security.default_descriptor(is_directory=is_directory, is_users=False):
         descriptor = b""
-    sddl = "" if _DESCRIPTOR in untrusted_records else _parse_sddl(untrusted_records.get(_SDDL, b""))
     extended = {}
-    for key, value in untrusted_records.items():
+    for key, value in untrusted_records:
         if key.startswith(_EXTENDED):
             extended[key.removeprefix(_EXTENDED)] = _decode(value, key, _MAXIMUM_EXTENDED_BYTES)
     if sum(len(name) + len(value) for name, value in extended.items()) > _MAXIMUM_EXTENDED_BYTES:
         raise InvalidRequest(f"its extended attributes take more than {_MAXIMUM_EXTENDED_BYTES} bytes")
-    created_ns = None
-    if _CREATED in untrusted_records:
-        created_ns = parse_time(untrusted_records[_CREATED])
-        if created_ns is None:
-            warn(f"the time of creation {untrusted_records[_CREATED][:40]!r} is none: the time of change is taken")
     return Properties(
-        attributes=attributes,
-        created_ns=created_ns,
+        attributes=_parse_attributes(records.get(ATTRIBUTES_RECORD)),
         descriptor=descriptor,
-        sddl=sddl,
+        sddl="" if _DESCRIPTOR in records else _parse_sddl(records.get(_SDDL, b"")),
         extended=extended,
-        is_junction=_JUNCTION in untrusted_records,
+        is_junction=_JUNCTION in records,
     )
+
+
+# Files of one directory mostly have the same attributes and descriptor.
+_parse_cached = functools.lru_cache(1024)(_parse)
 
 
 def build_records(

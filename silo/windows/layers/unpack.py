@@ -193,6 +193,8 @@ class LayerUnpacker:
         elif kind == tarstream.DIRECTORY:
             self._make_directory(path, entry)
         elif kind == tarstream.SYMBOLIC_LINK:
+            if not entry.link:
+                raise InvalidRequest("it is a link to nothing")
             properties = msgspec.structs.replace(self._properties(entry, False), target=entry.link)
             owner = self._owner(parent, properties)
             self._clear(path)
@@ -227,6 +229,7 @@ class LayerUnpacker:
         if member_names.is_base_hive(path):
             raise _base_layer(entry.name)
         properties = self._properties(entry, False)
+        self._links.drop(path)
         try:
             descriptor = os.open(name, _NEW_FILE, 0o600, dir_fd=self._root.directory(on_disk(parent)))
         except FileExistsError:

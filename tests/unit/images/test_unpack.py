@@ -89,6 +89,24 @@ def test_attributes_are_kept(tmp_path: Path) -> None:
 
 
 @needs_root
+def test_an_opaque_directory_holds_no_whiteouts(tmp_path: Path) -> None:
+    layer = unpack(
+        tmp_path,
+        [
+            directory("d"),
+            whiteout("d/x"),
+            directory("d/sub"),
+            whiteout("d/sub/y"),
+            file("d/.wh..wh..opq"),
+            file("d/kept"),
+            whiteout("other"),
+        ],
+    )
+    assert sorted(path.name for path in (layer / "d").rglob("*")) == ["kept", "sub"]
+    assert is_opaque(layer / "d") and is_whiteout(layer / "other")
+
+
+@needs_root
 def test_whiteouts(tmp_path: Path) -> None:
     layer = unpack(
         tmp_path,

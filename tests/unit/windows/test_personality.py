@@ -151,7 +151,7 @@ def secure(**words: Any) -> dict[str, Any]:
         ({"mounts": (mount("c:"),)}, InvalidRequest, "destination path"),
         ({"mounts": (mount("D:"),)}, Unsupported, "drive D:"),
         ({"mounts": (mount("data"),)}, InvalidRequest, "must be absolute"),
-        ({"mounts": (mount("C:\\con"),)}, InvalidRequest, "device's name"),
+        ({"mounts": (mount("C:\\con"),)}, InvalidRequest, "reserved"),
         ({"mounts": (mount("C:\\x", MountKind.NAMED_PIPE, source="/s"),)}, InvalidRequest, "not a valid pipe path"),
         ({"mounts": (mount(PIPE, MountKind.NAMED_PIPE, source="C:\\x"),)}, InvalidRequest, "not a valid pipe path"),
         ({"mounts": (mount(PIPE, MountKind.NAMED_PIPE, source=PIPE, read_only=True),)}, InvalidRequest, "read-only"),
