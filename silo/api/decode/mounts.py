@@ -13,7 +13,7 @@ from silo.api.decode.wire import HostConfigBody, MountBody
 from silo.errors import InvalidRequest, Unsupported
 from silo.model.mount import MountKind, MountRequest
 
-_DRIVE = re.compile(r"[A-Za-z]:[\\/]|[A-Za-z]:$")
+_DRIVE = re.compile(r"[A-Za-z]:(?=[\\/:]|$)")
 _PIPE = re.compile(r"(\\\\|//)\.(\\|/)pipe(\\|/)", re.IGNORECASE)
 _PROPAGATION = frozenset(("private", "rprivate", "shared", "rshared", "slave", "rslave"))
 _SIZE = re.compile(r"(\d+)([kmg]?)b?", re.IGNORECASE)

@@ -169,6 +169,45 @@ def test_health(docker: Docker, level: str, flags: tuple[str, ...], status: str)
     assert found == status
 
 
+@pytest.mark.parametrize("target", ["x:", "X:\\"])
+def test_a_mount_that_is_a_drive(docker: Docker, level: str, target: str, folder: Path, tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    (tmp_path / "Given.txt").write_text("given\n")
+    run = ("run", "--isolation", level, "-v", f"{folder}:C:\\tests:ro")
+    script = "cd & type GIVEN.TXT & echo made> x:\\made.txt & C:\\tests\\places.exe"
+    said = docker(
+        *run,
+        "--name",
+        "driven",
+        "-v",
+        f"{tmp_path}:{target}",
+        "-v",
+        "silo-drive:q:",
+        "-w",
+        "x:\\",
+        "windows",
+        "cmd",
+        "/c",
+        script,
+    ).splitlines()
+    assert [line.strip() for line in said[:2]] == ["X:\\", "given"]
+    assert "drives CQX" in said
+    assert (tmp_path / "made.txt").read_text().strip() == "made"
+    assert not [line for line in docker("diff", "driven").splitlines() if "made" in line]
+    again = docker("start", "-a", "driven").splitlines()
+    assert "drives CQX" in again
+    copied = subprocess.run(
+        [docker.program, "cp", "driven:X:\\Given.txt", "-"], capture_output=True, env=docker.environment
+    )
+    assert b"given" in copied.stdout, copied.stderr
+    docker("commit", "driven", "driven:1")
+    docker("rm", "driven")
+    assert "drives C" in docker(*run, "--rm", "-w", "C:\\", "driven:1", "C:\\tests\\places.exe").splitlines()
+    assert "drives C" in docker(*run, "--rm", "windows", "C:\\tests\\places.exe").splitlines()
+    docker("rmi", "driven:1")
+    docker("volume", "rm", "silo-drive")
+
+
 def test_words_for_isolation(docker: Docker) -> None:
     words = {"first": "PROCESS", "second": "HyperV", "third": "default", "fourth": "vm"}
     for name, word in words.items():
@@ -189,8 +228,7 @@ def test_words_for_isolation(docker: Docker) -> None:
         (("--isolation", "strong"), "--isolation strong: invalid isolation"),
         (("--security-opt", "credentialspec=file://x.json"), "credentialspec=file://x.json is not supported"),
         (("--device", "class/5B45201D-F2F2-4F3B-85BB-30FF1F953599"), "--device"),
-        (("-v", "/tmp:x:"), "the drive X: of x: is not supported"),
-        (("-v", "/tmp:X:\\"), "the drive X:"),
+        (("-v", "/tmp:X:\\data"), "another drive than C: is mounted as a whole"),
         (("-v", "/tmp:C:"), "destination path cannot be 'c:' or 'c:\\'"),
         (("-v", "/tmp:c:/"), "destination path cannot be 'c:' or 'c:\\'"),
         (("-v", "/tmp:C:\\a", "-v", "/var:c:/A"), "Duplicate mount point"),
