@@ -17,9 +17,14 @@ def apply_instructions(config: ImageConfig, instructions: Iterable[str], *, shel
 
     `shell` is what the shell form of CMD and ENTRYPOINT runs through. Raises InvalidRequest naming the instruction.
     """
+    has_command = False
     for text in instructions:
         word, _, rest = text.strip().partition(" ")
         config = _apply(config, word.upper(), rest.strip(), text, shell)
+        has_command = has_command or word.upper() == "CMD"
+        if word.upper() == "ENTRYPOINT" and not has_command:
+            # the image's arguments were for another program
+            config = msgspec.structs.replace(config, cmd=())
     return config
 
 

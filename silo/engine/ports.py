@@ -390,13 +390,9 @@ class Storage(Protocol):
 
     def container_directory(self, container_id: str) -> Path: ...
     def create_scratch(self, container_id: str, *, size_bytes: int = 0) -> None:
-        """The container's directory, and its writable layer with room for `size_bytes` (0: as much as the host has).
+        """Its directory and a layer for `size_bytes` (0: no limit); raises NoSpace, Conflict, Unsupported (no limit here)."""
 
-        Raises NoSpace, Conflict, Unsupported (the host cannot limit it)."""
-
-    def discard_scratch(self, container_id: str) -> None:
-        """Undo `create_scratch`, whatever comes."""
-
+    def discard_scratch(self, container_id: str) -> None: ...
     async def remove_scratch(self, container_id: str) -> None: ...
     def known_containers(self) -> tuple[str, ...]:
         """Directories on disk, also of containers the state does not know (the engine removes those)."""

@@ -23,8 +23,9 @@ _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 def give(root_path: str, order: dict[str, Any]) -> bool:
     """`path`, `uid`, `gid`, `keeps` ([uid, source, target] each: where that user owns the source), `copies` ([source, target]).
 
-    False: it is owned already, and nothing was done. The directory comes last: a crash on the way leaves the old owner, and the
-    next start begins anew; what was kept is not kept again, because its source has another owner by then.
+    `links` ([path, target] each) are made where nothing is. False: it is owned already, and nothing else was done. The directory
+    comes last: a crash on the way leaves the old owner, and the next start begins anew; what was kept is not kept again, because
+    its source has another owner by then.
     """
     path, uid, gid = str(order["path"]), int(order["uid"]), int(order["gid"])
     if not (0 <= uid <= _MAXIMUM_ID and 0 <= gid <= _MAXIMUM_ID):
@@ -36,6 +37,8 @@ def give(root_path: str, order: dict[str, Any]) -> bool:
             status = os.stat(name, dir_fd=parent, follow_symlinks=False)
             if not stat.S_ISDIR(status.st_mode):
                 raise Refused("invalid", f"{path} is no directory")
+            for link, target in order.get("links", ()):
+                _link(root, str(link), str(target))
             if (status.st_uid, status.st_gid) == (uid, gid):
                 return False
             for owner, source, target in order.get("keeps", ()):
@@ -48,6 +51,15 @@ def give(root_path: str, order: dict[str, Any]) -> bool:
     finally:
         os.close(root)
     return True
+
+
+def _link(root: int, path: str, target: str) -> None:
+    parent, name = open_parent(root, path)
+    try:
+        with contextlib.suppress(FileExistsError):
+            os.symlink(target, name, dir_fd=parent)
+    finally:
+        os.close(parent)
 
 
 def _copy(root: int, source: str, target: str, uid: int, gid: int, *, only_of: int = -1) -> None:

@@ -10,6 +10,7 @@ from silo.model.container import Namespaces, Resources
 from silo.model.mount import MountKind
 from silo.model.platform import PersonalityName
 from silo.model.runtime import ContainerPlan, LaunchPlan, ProcessPlan, Rootfs
+from silo.model.windows_paths import is_other_drive
 
 COMPUTER_NAME = "SILO_COMPUTER_NAME"
 
@@ -40,6 +41,8 @@ def find_recipe(plan: ContainerPlan) -> Recipe | None:
         and not (plan.privileged or plan.sysctls or plan.init or plan.rootfs.read_only or plan.domainname)
         and not (resources.ulimits or resources.devices or resources.device_cgroup_rules or resources.oom_score_adj)
         and all(mount.kind is not MountKind.TMPFS for mount in plan.mounts)
+        # Wine looks for its drives once, when it starts
+        and not any(is_other_drive(mount.target) for mount in plan.mounts)
     )
     if not plain:
         return None

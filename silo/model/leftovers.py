@@ -9,7 +9,7 @@ import os
 import re
 import stat
 
-from silo.model.windows_paths import DRIVE_C, PREFIX
+from silo.model.windows_paths import DRIVE_C, DRIVE_LINKS, OTHER_DRIVE, PREFIX
 
 # The last two: where a build shows a step the script that its Dockerfile holds.
 _MOUNT_POINTS = frozenset({"dev", "proc", "sys", "silo-build", f"{DRIVE_C[1:]}/silo-build"})
@@ -17,7 +17,9 @@ _MOUNTED_FILES = frozenset({"etc/hosts", "etc/hostname", "etc/resolv.conf"})
 # Where Wine's server keeps its socket, the file that names this directory, and links to the devices that Wine found: of one
 # running silo only.
 _WINE_RUNTIME = re.compile(
-    rf"^(?:tmp/\.wine-\d+(?:/|$)|{PREFIX[1:]}/wineserver$|{PREFIX[1:]}/dosdevices/(?:com|lpt)\d+$)"
+    rf"^(?:tmp/\.wine-\d+(?:/|$)|{PREFIX[1:]}/wineserver$|{PREFIX[1:]}/dosdevices/(?:com|lpt)\d+$"
+    # drives that were mounts
+    rf"|{DRIVE_LINKS[1:]}[abd-z]:$|{OTHER_DRIVE[1:]}[abd-z]$)"
 )
 
 

@@ -30,7 +30,8 @@ class ScratchOwner(msgspec.Struct, frozen=True, kw_only=True):
     """Who has to own a directory of a container's root before it can start.
 
     Where it is not so yet, the files `keeps` (uid, source, target) are copied where that user owns the source, then `copies`
-    (source, target) are made, owned by `uid` and `gid`, and the directory `path` is given to these. Ids are the container's.
+    (source, target) are made, owned by `uid` and `gid`, and the directory `path` is given to these. `links` (path, target) are
+    symbolic links that have to be there in any case. Ids are the container's.
     """
 
     path: str
@@ -38,6 +39,7 @@ class ScratchOwner(msgspec.Struct, frozen=True, kw_only=True):
     gid: int
     keeps: tuple[tuple[int, str, str], ...] = ()
     copies: tuple[tuple[str, str], ...] = ()
+    links: tuple[tuple[str, str], ...] = ()
 
 
 class ProcessPlan(msgspec.Struct, frozen=True, kw_only=True):

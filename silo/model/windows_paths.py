@@ -12,6 +12,10 @@ from silo.model.windows_names import fold
 
 PREFIX = "/silo/prefix"
 DRIVE_C = "/silo/prefix/drive_c"
+OTHER_DRIVE = f"{PREFIX}/drive_"
+"""With a letter behind it: where a mount lies that is a drive of its own."""
+DRIVE_LINKS = f"{PREFIX}/dosdevices/"
+"""With a letter and a colon: how Wine finds a drive."""
 REGISTRY_FILES = ("system.reg", "user.reg", "userdef.reg")
 USER_REGISTRY_DIRECTORY = "/silo/users"
 """`<user>/user.reg` replaces PREFIX/user.reg where a container runs as that user."""
@@ -23,6 +27,11 @@ Lister = Callable[[str], Iterable[str]]
 def is_on_drive(path: str) -> bool:
     """Whether a POSIX path of a container is `C:\\` or beneath it."""
     return path == DRIVE_C or path.startswith(DRIVE_C + "/")
+
+
+def is_other_drive(path: str) -> bool:
+    """Whether a POSIX path of a container is on a drive that a mount made."""
+    return path.startswith(OTHER_DRIVE) and not is_on_drive(path)
 
 
 def resolve_case(path: str, names: Lister) -> str:

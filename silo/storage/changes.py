@@ -17,7 +17,7 @@ from silo.engine.ports import FileChange
 from silo.host.beneath import Links, Root
 from silo.host.overlay import is_opaque, is_whiteout
 from silo.model.leftovers import is_leftover
-from silo.model.windows_paths import PREFIX, REGISTRY_FILES, USER_REGISTRY_DIRECTORY, windows_path
+from silo.model.windows_paths import PREFIX, REGISTRY_FILES, USER_REGISTRY_DIRECTORY, resolve_case, windows_path
 from silo.storage.failures import explained
 from silo.storage.whole_files import open_file
 
@@ -64,7 +64,7 @@ def find_changes(upper: Path, lower: Path, *, windows: bool, compare: CompareReg
             kinds = comparison.kinds
             if not windows:
                 return tuple(FileChange(kind=kinds[path], path=f"/{path}") for path in sorted(kinds))
-            return (*_on_drive(kinds), *_in_registry(comparison, compare))
+            return (*_on_drive(_without_case(comparison)), *_in_registry(comparison, compare))
 
 
 def _compare(comparison: _Comparison) -> None:
@@ -132,6 +132,40 @@ def _differs(comparison: _Comparison, path: str, status: os.stat_result, before:
         return True
     found = ((f"{path}/{name}", comparison.upper.status(f"{path}/{name}")) for name in names)
     return not any(known is not None and is_leftover(name, known) for name, known in found)
+
+
+def _without_case(comparison: _Comparison) -> dict[str, int]:
+    """On `C:\\` a name that was removed and made again in other letters is the same name, and has changed."""
+    kinds = comparison.kinds
+    removed = {path.casefold() for path, kind in kinds.items() if kind == DELETED}
+    if not removed:
+        return kinds
+    folded: dict[str, int] = {}
+    made = {path.casefold() for path, kind in kinds.items() if kind == ADDED}
+    for path, kind in kinds.items():
+        if kind == DELETED and path.casefold() in made:
+            continue
+        if kind == ADDED and _is_below(path.casefold(), removed):
+            spelled = resolve_case(f"/{path}", lambda directory: _lower_names(comparison, directory))
+            kind = MODIFIED if comparison.lower.status(spelled[1:]) is not None else ADDED
+        folded[path] = kind
+    return folded
+
+
+def _is_below(path: str, directories: set[str]) -> bool:
+    """Whether the path or a directory that it is in is one of these."""
+    while path:
+        if path in directories:
+            return True
+        path = path.rpartition("/")[0]
+    return False
+
+
+def _lower_names(comparison: _Comparison, directory: str) -> list[str]:
+    try:
+        return comparison.lower.names(directory)
+    except OSError:
+        return []
 
 
 def _on_drive(kinds: dict[str, int]) -> Iterable[FileChange]:

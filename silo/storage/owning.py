@@ -15,14 +15,21 @@ _MAXIMUM_COPY_BYTES = 64 * 1024 * 1024
 
 
 def is_owned(rootfs: Rootfs, owner: ScratchOwner) -> bool:
-    """Whether the directory that the container will see belongs to `owner` already; nothing is mounted to tell."""
-    for layer in (rootfs.scratch / "upper", *rootfs.layers):
+    """Whether the directory that the container will see belongs to `owner` already, and has its links; nothing is mounted to
+    tell."""
+    if not all(any(os.path.islink(f"{layer}{path}") for layer in _layers(rootfs)) for path, _ in owner.links):  # noqa: PTH114
+        return False
+    for layer in _layers(rootfs):
         try:
             status = os.lstat(f"{layer}{owner.path}")
         except (FileNotFoundError, NotADirectoryError):
             continue
         return (status.st_uid, status.st_gid) == (owner.uid, owner.gid)
     return False
+
+
+def _layers(rootfs: Rootfs) -> tuple[Path, ...]:
+    return (rootfs.scratch / "upper", *rootfs.layers)
 
 
 def give(root_path: Path, owner: ScratchOwner) -> None:
@@ -34,6 +41,11 @@ def give(root_path: Path, owner: ScratchOwner) -> None:
             raise InvalidRequest(
                 f"the image has no directory {owner.path}", hint="a Windows image has to be built on Silo's base"
             )
+        for path, target in owner.links:
+            if root.status(path) is None:
+                root.symlink(target, path)
+        if (found.st_uid, found.st_gid) == (owner.uid, owner.gid):
+            return
         for uid, source, target in owner.keeps:
             status = root.status(source)
             if status is not None and status.st_uid == uid:

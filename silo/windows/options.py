@@ -13,7 +13,7 @@ from silo.model.container import ContainerConfig, Resources
 from silo.model.mount import MountKind, MountRequest
 from silo.model.storage_options import parse_scratch_size
 from silo.model.windows_pipes import check_target, is_pipe, parse_pipe
-from silo.windows.paths import normalize_path
+from silo.windows.paths import ALL_DRIVES, normalize_path
 
 _PRIVATE = ("", "private", "shareable")
 
@@ -75,7 +75,14 @@ def check_mounts(config: ContainerConfig) -> None:
             )
         if request.target[1:2] != ":" and not request.target.startswith(("\\", "/")):
             raise InvalidRequest(f"invalid mount path: '{request.target}' mount path must be absolute")
-        target = normalize_path(request.target)
+        target = normalize_path(request.target, drives=ALL_DRIVES)
+        if target[0] != "C":
+            if len(target) > 3:
+                raise Unsupported(
+                    f"the mount target {request.target} is not supported: another drive than C: is mounted as a whole",
+                    hint=f"-v …:{target[0].lower()}:",
+                )
+            continue
         if target.lower().rstrip("\\") in _SYSTEM_DIRECTORIES:
             raise InvalidRequest(
                 f"invalid mount target {request.target}: Windows itself lies there, and nothing would start",

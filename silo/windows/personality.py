@@ -21,6 +21,7 @@ from silo.model.kernel_paths import MASKED_PATHS, READONLY_PATHS
 from silo.model.mount import MountKind, PlannedMount
 from silo.model.platform import Isolation, PersonalityName
 from silo.model.runtime import LaunchPlan, ProcessPlan, ScratchOwner
+from silo.model.windows_paths import DRIVE_LINKS
 from silo.windows import options, paths
 from silo.windows.base.environment import (
     ADMINISTRATOR,
@@ -135,6 +136,7 @@ class WindowsPersonality:
             gid=uid,
             keeps=tuple((owner, own, place) for owner, place in aside.items() if owner != uid),
             copies=((aside[uid], own),),
+            links=tuple((f"{DRIVE_LINKS}{x}:", f"../drive_{x}") for x in _drives(config)[1:].lower()),
         )
 
     def describe_command(self, config: ContainerConfig, image: Image) -> tuple[str, tuple[str, ...]]:
@@ -161,7 +163,7 @@ class WindowsPersonality:
         directory = _directory(config, image)
         return LaunchPlan(
             command_line=build_command_line(request.args),
-            directory=paths.normalize_path(request.working_dir, working_dir=directory)
+            directory=paths.normalize_path(request.working_dir, working_dir=directory, drives=_drives(config))
             if request.working_dir
             else directory,
             environment=_environment(image.config.env, config.env, request.env),
@@ -170,7 +172,7 @@ class WindowsPersonality:
         )
 
     def map_path(self, path: str, *, working_dir: str = "") -> str:
-        return paths.map_path(path, working_dir=working_dir or DEFAULT_DIRECTORY)
+        return paths.map_path(path, working_dir=working_dir or DEFAULT_DIRECTORY, drives=paths.ALL_DRIVES)
 
     def plan_special_mounts(self, files: Mapping[str, Path]) -> tuple[PlannedMount, ...]:
         return tuple(
@@ -210,7 +212,13 @@ def _directory(config: ContainerConfig, image: Image) -> str:
         return DEFAULT_DIRECTORY
     if given[1:2] != ":" and not given.startswith(("\\", "/")):
         raise InvalidRequest(f"the working directory '{given}' is invalid, it needs to be an absolute path")
-    return paths.normalize_path(given)
+    return paths.normalize_path(given, drives=_drives(config))
+
+
+def _drives(config: ContainerConfig) -> str:
+    """The letters of a container's drives: C, and those that its mounts are."""
+    targets = (request.target.lstrip("/\\")[:2] for request in config.mounts)
+    return "C" + "".join(sorted({target[0].upper() for target in targets if target[1:] == ":"} - {"C"}))
 
 
 def _user_id(config: ContainerConfig, image: Image) -> int:

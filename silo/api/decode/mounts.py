@@ -14,7 +14,7 @@ from silo.errors import InvalidRequest, Unsupported
 from silo.model.mount import MountKind, MountRequest
 from silo.model.windows_pipes import is_pipe
 
-_DRIVE = re.compile(r"[A-Za-z]:[\\/]|[A-Za-z]:$")
+_DRIVE = re.compile(r"[A-Za-z]:(?=[\\/:]|$)")
 _PROPAGATION = frozenset(("private", "rprivate", "shared", "rshared", "slave", "rslave"))
 _SIZE = re.compile(r"(\d+)([kmg]?)b?", re.IGNORECASE)
 _FACTORS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}

@@ -238,6 +238,36 @@ async def test_windows_words(place: Place) -> None:
     assert (await diff(place))[-1] == "C system.reg"
 
 
+async def test_names_in_other_letters_are_the_same_names(place: Place) -> None:
+    below = place.lower / DRIVE_C.lstrip("/")
+    for path in ("data/Name.txt", "data/Gone.txt", "old/sub/Kept.txt", "old/Gone.txt", "same/File.txt"):
+        write(below / path)
+    windows(place, None)
+
+    def change(root: Path) -> None:
+        drive = root / DRIVE_C.lstrip("/")
+        (drive / "data/Name.txt").unlink()
+        write(drive / "data/NAME.TXT")
+        (drive / "data/Gone.txt").unlink()
+        shutil.rmtree(drive / "old")
+        write(drive / "OLD/SUB/KEPT.TXT")
+        write(drive / "OLD/new.txt")
+        write(drive / "same/Other.txt")
+
+    await edit(place, change)
+    assert await diff(place) == [
+        "C C:\\OLD",
+        "C C:\\OLD\\SUB",
+        "C C:\\OLD\\SUB\\KEPT.TXT",
+        "A C:\\OLD\\new.txt",
+        "C C:\\data",
+        "D C:\\data\\Gone.txt",
+        "C C:\\data\\NAME.TXT",
+        "C C:\\same",
+        "A C:\\same\\Other.txt",
+    ]
+
+
 async def test_real_registry_text(place: Place) -> None:
     """Another user's registry is compared with that user's own; a boot alone is no change."""
     prefix = place.lower / PREFIX.lstrip("/")

@@ -196,7 +196,7 @@ def test_programs_that_are_none(windows: Windows, program: str, words: tuple[str
         (("--read-only",), "--read-only"),
         (("--privileged",), "--privileged"),
         (("--ulimit", "nofile=5"), "--ulimit"),
-        (("--storage-opt", "size=1G"), "--storage-opt"),
+        (("--storage-opt", "inodes=5"), "--storage-opt"),
     ],
 )
 def test_options_that_cannot_be_are_named(windows: Windows, flags: tuple[str, ...], words: str) -> None:

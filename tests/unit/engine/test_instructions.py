@@ -38,3 +38,16 @@ def test_each_instruction(text: str, field: str, value: object) -> None:
 def test_what_is_refused(text: str) -> None:
     with pytest.raises(InvalidRequest):
         apply_instructions(ImageConfig(), [text], shell=SHELL)
+
+
+@pytest.mark.parametrize(
+    ("changes", "cmd"),
+    [
+        (('ENTRYPOINT ["run"]',), ()),
+        (('CMD ["new"]', 'ENTRYPOINT ["run"]'), ("new",)),
+        (('ENTRYPOINT ["run"]', 'CMD ["new"]'), ("new",)),
+    ],
+)
+def test_a_new_entrypoint_drops_the_arguments_of_the_old_one(changes: tuple[str, ...], cmd: tuple[str, ...]) -> None:
+    config = apply_instructions(ImageConfig(cmd=("old",)), changes, shell=("sh", "-c"))
+    assert (config.entrypoint, config.cmd) == (("run",), cmd)

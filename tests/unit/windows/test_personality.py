@@ -110,6 +110,19 @@ def test_the_user_owns_the_prefix() -> None:
     assert owner.copies == (("/silo/users/ContainerAdministrator/user.reg", "/silo/prefix/user.reg"),)
 
 
+def test_a_mount_can_be_a_drive() -> None:
+    given = config(mounts=(mount("x:"), mount("C:\\data"), mount("Q:/")), working_dir="x:/some\\where")
+    PERSONALITY.check(given, BASE)
+    owner = PERSONALITY.scratch_owner(given, BASE)
+    assert owner is not None and owner.links == (
+        ("/silo/prefix/dosdevices/q:", "../drive_q"),
+        ("/silo/prefix/dosdevices/x:", "../drive_x"),
+    )
+    launch = PERSONALITY.plan_main(given, BASE, hostname="h", container_id="i")[1]
+    assert launch is not None and launch.directory == "X:\\some\\where"
+    assert PERSONALITY.map_path("X:\\") == "/silo/prefix/drive_x"
+
+
 PIPE = "\\\\.\\pipe\\x"
 
 
@@ -149,7 +162,8 @@ def secure(**words: Any) -> dict[str, Any]:
         ({"mounts": (mount("C:\\x", propagation="rslave"),)}, InvalidRequest, "bind-propagation"),
         ({"mounts": (mount("C:\\"),)}, InvalidRequest, "destination path"),
         ({"mounts": (mount("c:"),)}, InvalidRequest, "destination path"),
-        ({"mounts": (mount("D:"),)}, Unsupported, "drive D:"),
+        ({"mounts": (mount("D:\\data"),)}, Unsupported, "mounted as a whole"),
+        ({"mounts": (mount("X:"),), "working_dir": "D:\\"}, Unsupported, "drive D:"),
         ({"mounts": (mount("data"),)}, InvalidRequest, "must be absolute"),
         ({"mounts": (mount("C:\\con"),)}, InvalidRequest, "reserved"),
         ({"mounts": (mount("C:\\x", MountKind.NAMED_PIPE, source="/s"),)}, InvalidRequest, "not a valid pipe path"),
