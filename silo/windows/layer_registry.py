@@ -2,6 +2,7 @@
 
     silo/prefix/system.reg, userdef.reg                       of the machine: Hives/*_Delta of a layer, merged
     silo/prefix/user.reg, silo/users/ContainerUser/user.reg   of its users: Files/Users/<user>/NTUSER.DAT, over the base's
+    etc/localtime                                             the time zone, where a layer sets another one
 
 The uppermost directory that has a file has all of it. What lies in the directories came out of images, so it is opened beneath its
 directory, by no link, and read up to a limit.
@@ -17,9 +18,11 @@ from pathlib import Path
 
 from silo.errors import InvalidRequest
 from silo.host.beneath import Links, Root
+from silo.model.windows_names import fold
 from silo.model.windows_paths import DRIVE_C, PREFIX, REGISTRY_FILES
 from silo.windows.base.environment import ADMINISTRATOR, USER
 from silo.windows.hives import Key
+from silo.windows.hives.tree import find_key, find_value
 from silo.windows.registry import (
     build_user_hive,
     diff_registry,
@@ -29,10 +32,16 @@ from silo.windows.registry import (
     user_text_path,
 )
 from silo.windows.registry.comparing import changed_parts
+from silo.windows.registry.sections import RegistrySections
+from silo.windows.time_zone import build_localtime
 
 MAXIMUM_BYTES = 64 << 20
 USERS = (ADMINISTRATOR, USER)
 _USER_FILE = "user.reg"
+_SYSTEM_FILE = "system.reg"
+_TIME_ZONE = "SYSTEM\\CONTROLSET001\\CONTROL\\TIMEZONEINFORMATION"
+_TIME_ZONES = "SOFTWARE\\MICROSOFT\\WINDOWS NT\\CURRENTVERSION\\TIME ZONES"
+_LOCALTIME = "/etc/localtime"
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
 
 Warn = Callable[[str], None]
@@ -77,8 +86,11 @@ class LayerRegistry:
         """
         texts: dict[str, bytes] = {}
         if deltas:
-            merged = merge_registry(self.machine_files(), [deltas])
+            machine = self.machine_files()
+            merged = merge_registry(machine, [deltas])
             texts.update({f"{PREFIX}/{name}": text for name, text in merged.items()})
+            if _SYSTEM_FILE in merged:
+                texts.update(_localtime(machine.get(_SYSTEM_FILE, b""), merged[_SYSTEM_FILE], warn))
         with Root(target, links=Links.REFUSE) as root:
             for user in USERS:
                 hive = _find_spelled(root, DRIVE_C, user_hive_path(user).split("/"))
@@ -142,6 +154,36 @@ class LayerRegistry:
         """A container has one user, whose file it began with: the one that it differs from the least."""
         found = [(user, self.read(user_text_path(user))) for user in USERS]
         return min(found, key=lambda pair: _distance(pair[1], untrusted_after))
+
+
+def _localtime(before: bytes, after: bytes, warn: Warn) -> dict[str, bytes]:
+    """The file of the time zone that a layer sets; nothing if it sets none. Wine does not look for it in the registry."""
+    chosen = _time_zone(before), _time_zone(after)
+    if chosen[0] == chosen[1] or chosen[1] is None:
+        return {}
+    name, daylight = chosen[1]
+    path = f"{_TIME_ZONES}\\{fold(name)}"
+    key = find_key(RegistrySections(after).read([path]), path)
+    value = find_value(key, "TZI") if key is not None else None
+    try:
+        if value is None:
+            raise InvalidRequest(f"the registry has no time zone {name!r}")
+        return {_LOCALTIME: build_localtime(name, value.data, daylight=daylight)}
+    except InvalidRequest as error:
+        warn(f"the time zone is left as it was: {error}")
+        return {}
+
+
+def _time_zone(text: bytes) -> tuple[str, bool] | None:
+    """(name, whether it has daylight saving time)."""
+    if not text:
+        return None
+    key = find_key(RegistrySections(text).read([_TIME_ZONE]), _TIME_ZONE)
+    name = find_value(key, "TimeZoneKeyName") if key is not None else None
+    if key is None or name is None:
+        return None
+    disabled = find_value(key, "DynamicDaylightTimeDisabled")
+    return name.data.decode("utf-16-le", "replace").split("\0")[0], disabled is None or not any(disabled.data)
 
 
 def _distance(before: bytes, untrusted_after: bytes) -> int:

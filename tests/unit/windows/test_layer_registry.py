@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,29 @@ def test_what_a_container_changed_is_there_in_the_next_layer(base: Path, tmp_pat
         assert registry.read(f"/{PREFIX}/user.reg") == (base / PREFIX / "user.reg").read_bytes()
         assert registry.diff(made(base, after, mine)) == ({}, {})
     assert warnings == []
+
+
+ZONES = "Software\\\\Microsoft\\\\Windows NT\\\\CurrentVersion\\\\Time Zones"
+ZONE = "System\\\\ControlSet001\\\\Control\\\\TimeZoneInformation"
+TOKYO = ",".join(f"{byte:02x}" for byte in struct.pack("<3i8H8H", -540, 0, -60, *[0] * 16))
+
+
+def test_a_time_zone_that_a_layer_sets_is_the_containers(base: Path, tmp_path: Path) -> None:
+    zones = MACHINE + section(f"{ZONES}\\\\Tokyo Standard Time", f'"TZI"=hex:{TOKYO}')
+    before = zones + section(ZONE, '"TimeZoneKeyName"="Greenwich Standard Time"')
+    (base / PREFIX / "system.reg").write_text(before)
+    for number, (name, found) in enumerate((("Tokyo Standard Time", True), ("Atlantis", False), ("", False))):
+        layer = tmp_path / f"layer{number}"
+        layer.mkdir()
+        after = zones + (section(ZONE, f'"TimeZoneKeyName"="{name}"') if name else section(ZONE))
+        told: list[str] = []
+        with LayerRegistry([base]) as registry:
+            deltas, _ = registry.diff(made(base, after))
+            registry.merge(layer, deltas, told.append)
+        assert set(deltas) == {"System_Delta"}
+        assert (layer / "etc/localtime").exists() is found
+        assert bool(told) is (name == "Atlantis")
+    assert (tmp_path / "layer0/etc/localtime").read_bytes().endswith(b"\nJST-9\n")
 
 
 def test_new_directories_look_as_those_below(base: Path, tmp_path: Path) -> None:

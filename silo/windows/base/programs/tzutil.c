@@ -9,6 +9,7 @@
 #include <wchar.h>
 
 static const WCHAR ZONES[] = L"Software\\Microsoft\\Windows NT\\CurrentVersion\\Time Zones";
+static const WCHAR CHOSEN[] = L"System\\CurrentControlSet\\Control\\TimeZoneInformation";
 static const WCHAR FILE_NAME[] = L"\\\\?\\unix\\etc\\localtime";
 static const WCHAR USAGE[] = L"TZUTIL </? | /g | /s TimeZoneID[_dstoff] | /l>\r\n\r\n"
                              L"/g  shows the time zone, /l all there are, /s sets it for programs started from now on.\r\n";
@@ -108,6 +109,13 @@ static char *write_block(char *at, LONG seconds_east, int width)
     return at;
 }
 
+/* An image is made of the registry's changes, not of files in /etc: the zone is found there when a layer is unpacked. */
+static BOOL write_registry(const WCHAR *name, DWORD off)
+{
+    return !RegSetKeyValueW(HKEY_LOCAL_MACHINE, CHOSEN, L"TimeZoneKeyName", REG_SZ, name, sizeof(*name) * (lstrlenW(name) + 1)) &&
+           !RegSetKeyValueW(HKEY_LOCAL_MACHINE, CHOSEN, L"DynamicDaylightTimeDisabled", REG_DWORD, &off, sizeof(off));
+}
+
 static int set_zone(const WCHAR *given)
 {
     static const WCHAR off[] = L"_dstoff";
@@ -135,7 +143,7 @@ static int set_zone(const WCHAR *given)
     if (file == INVALID_HANDLE_VALUE) return fail(L"Access is denied: only ContainerAdministrator sets the time zone.\r\n");
     done = WriteFile(file, bytes, (DWORD)(end - bytes), &written, NULL);
     CloseHandle(file);
-    return done ? 0 : fail(L"The time zone cannot be written.\r\n");
+    return done && write_registry(name, !daylight) ? 0 : fail(L"The time zone cannot be written.\r\n");
 }
 
 static int list_zones(void)
