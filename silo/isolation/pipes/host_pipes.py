@@ -57,7 +57,8 @@ class HostPipes:
             raise
 
     def map_again(self, container_id: str, pipes: Sequence[PlannedPipe], dial: Dial) -> None:
-        """The same for a container that a former daemon started; one that is paused has them when it goes on."""
+        """The same for a container that has run before; one that is paused has them when it goes on."""
+        self.drop(container_id)
         self._in_background(self._map_again(container_id, pipes, dial))
 
     async def _map_again(self, container_id: str, pipes: Sequence[PlannedPipe], dial: Dial) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -56,6 +57,8 @@ def scenario(function: Callable[[Bench], Coroutine[Any, Any, None]]) -> Callable
 
     def test(tmp_path: Path) -> None:
         async def run() -> None:
+            # what other tests have left to the collector
+            gc.collect()
             before = sum(1 for _ in Path("/proc/self/fd").iterdir())
             async with asyncio.timeout(20), bench(tmp_path) as made:
                 await function(made)
