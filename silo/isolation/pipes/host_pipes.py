@@ -91,10 +91,12 @@ class HostPipes:
 
     async def close(self) -> None:
         """Connections between containers go on; those with the host's sockets end with the daemon."""
-        for task in tuple(self._tasks):
-            task.cancel()
         for container_id in tuple(self._links):
             self.drop(container_id)
+        # one that has not begun would be cancelled without what it has to do
+        await asyncio.sleep(0)
+        for task in tuple(self._tasks):
+            task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
         with contextlib.suppress(OSError):

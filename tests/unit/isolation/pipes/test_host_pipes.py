@@ -302,6 +302,21 @@ async def test_a_launcher_that_takes_nothing_hears_the_newest_offer_later(bench:
     assert words[-1] == 1
 
 
+@scenario
+async def test_the_end_of_the_daemon_waits_for_no_connection(bench: Bench) -> None:
+    path = bench.directory.parent / "service.sock"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen(1)
+        silo = await bench.silo("one", PlannedPipe(name="\\\\.\\pipe\\x", socket=path))
+        silo.say_client(1)
+        _, _, ours = await silo.order()
+        async with asyncio.timeout(2):
+            await bench.pipes.close()
+            assert await asyncio.to_thread(os.read, ours[0], 10) == b""
+        _close(ours)
+
+
 def test_what_a_killed_daemon_left_is_removed(tmp_path: Path) -> None:
     (tmp_path / "pipes").mkdir()
     with socket.socket(socket.AF_UNIX) as stale:
