@@ -14,6 +14,7 @@ import socket
 
 from silo.errors import SiloError
 from silo.isolation.launcher_messages import MAXIMUM_MESSAGE_BYTES
+from silo.isolation.nonblocking import until_ready
 from silo.isolation.vm.answers import Nothing, Relayed
 from silo.isolation.vm.guest_spec import MAIN
 from silo.isolation.vm.pumps import copy_in, copy_out
@@ -129,24 +130,13 @@ class PipeCarrier:
         self._client.forget_streams(*numbers, settled=settled)
 
     async def _receive(self) -> tuple[bytes, list[int]]:
-        loop = asyncio.get_running_loop()
         while True:
             try:
                 data, descriptors, _, _ = socket.recv_fds(self._ours, MAXIMUM_MESSAGE_BYTES, 2)
             except BlockingIOError:
-                ready: asyncio.Future[None] = loop.create_future()
-                loop.add_reader(self._ours.fileno(), _note, ready)
-                try:
-                    await ready
-                finally:
-                    loop.remove_reader(self._ours.fileno())
+                await until_ready(self._ours.fileno(), writable=False)
             else:
                 return data, descriptors
-
-
-def _note(ready: asyncio.Future[None]) -> None:
-    if not ready.done():
-        ready.set_result(None)
 
 
 def _close(descriptors: list[int]) -> None:
