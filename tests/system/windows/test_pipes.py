@@ -257,10 +257,11 @@ def test_a_silo_reaches_a_socket_of_the_host(windows: Windows) -> None:
         assert run(windows.docker, "win", "call", pipe("echo"), "again") == "said again"
 
 
-def test_the_pipe_is_there_when_the_program_starts_and_its_last_bytes_arrive(windows: Windows) -> None:
+@pytest.mark.parametrize("user", ["ContainerAdministrator", "ContainerUser"])
+def test_the_pipe_is_there_when_the_program_starts_and_its_last_bytes_arrive(windows: Windows, user: str) -> None:
     path = windows.docker.silod.root / "answers.sock"
     with host_service(path, answer=b"unread") as got:
-        flags = ("--rm", *windows.mount, "--mount", f"type=npipe,source={path},target={pipe('service')}")
+        flags = ("--rm", "-u", user, *windows.mount, "--mount", f"type=npipe,source={path},target={pipe('service')}")
         said = windows.docker("run", *flags, "windows", PIPES, "send", pipe("service"), str(MEGABYTES))
         assert said.strip() == f"gave {SUM}"
         until(lambda: got == [PATTERN])
