@@ -19,6 +19,7 @@ from silo.host.time_zones import find_time_zone_rule
 from silo.images.limits import ImageLimits
 from silo.images.records import ImageRecord
 from silo.images.store import LocalImageStore
+from silo.isolation.pipes import HostPipes
 from silo.isolation.process.runtime import ProcessRuntime
 from silo.isolation.vm.choosing import VmSettings
 from silo.isolation.vm.hyperv import HypervRuntime
@@ -139,6 +140,8 @@ def _log_progress(step: str, fraction: float) -> None:
 async def build_daemon(settings: Settings) -> AsyncIterator[ApiServer]:
     """The API server over an opened engine; closed in the opposite order."""
     database = Database(settings.data_root / "state.db")
+    # Containers of both levels meet at them.
+    pipes = HostPipes(settings.run_root / "pipes")
     utility_vm = UtilityVm(settings.cache_root, agent_files=AGENT_FILES)
     try:
         images = LocalImageStore(
@@ -172,11 +175,13 @@ async def build_daemon(settings: Settings) -> AsyncIterator[ApiServer]:
                     data_root=settings.data_root,
                     linux_pool=settings.linux_pool,
                     windows_pool=settings.windows_pool,
+                    pipes=pipes,
                 ),
                 Isolation.HYPERV: HypervRuntime(
                     VmRuntime(
                         run_root=settings.run_root,
                         data_root=settings.data_root,
+                        pipes=pipes,
                         find_image=VmFinder(utility_vm, settings.vm_image).find,
                         settings=VmSettings(
                             default_memory_bytes=settings.vm_default_memory,

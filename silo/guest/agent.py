@@ -13,7 +13,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 if __name__ == "__main__":
     sys.path.insert(0, __file__.removesuffix("/silo/guest/agent.py"))
@@ -30,6 +30,9 @@ from silo.guest.task import Task
 from silo.guest.tasks import Tasks
 from silo.model.guest_frames import CREDIT, DATA, END, EVENT, HELLO, REQUEST, VERSION, Frame, encode_message
 
+if TYPE_CHECKING:
+    from silo.guest.pipes import Pipes
+
 Params = dict[str, Any]
 
 _PORT_TRIES = 2000
@@ -42,6 +45,7 @@ class Agent:
         self._streams = Streams(loop, port.send, run_root)
         self._tasks = Tasks(loop, self._streams, crun, entry_place)
         self._tasks.on_exit = self._tell_exit
+        self._pipes: Pipes | None = None
         self._boot = os.urandom(8).hex()
         self._greeted = False
         self._reseeded = False
@@ -52,6 +56,8 @@ class Agent:
     def _begin(self) -> None:
         self._greeted = False
         self._streams.new_session()
+        if self._pipes is not None:
+            self._pipes.new_session()
 
     def _tell_exit(self, task: Task) -> None:
         if self._greeted:
@@ -179,6 +185,39 @@ class Agent:
 
         self._check_reseeded()
         self._tasks.ask(call, params["container"], parse_message(params["message"]))
+
+    def _do_pipe(self, call: Call, params: Params) -> None:
+        from silo.guest.launching import parse_message
+        from silo.guest.pipes import Pipes
+
+        self._check_reseeded()
+        if self._pipes is None:
+            self._pipes = Pipes(self._loop, self._streams, self._tell_pipe)
+        launcher = self._tasks.launcher_of(params["container"])
+        self._pipes.open(call, launcher, int(params["link"]), parse_message(params["message"]))
+
+    def _tell_pipe(self, link: int, message: bytes) -> None:
+        if self._greeted:
+            self._port.send(encode_message(EVENT, 0, {"event": "pipe", "link": link, "message": message.hex()}))
+
+    def _do_pipe_say(self, _: Call, params: Params) -> Params:
+        from silo.guest.launching import parse_message
+
+        self._some_pipes().say(int(params["link"]), parse_message(params["message"]), list(params.get("streams", ())))
+        return {}
+
+    def _do_pipe_forget(self, _: Call, params: Params) -> Params:
+        self._some_pipes().forget(list(params["streams"]))
+        return {}
+
+    def _do_pipe_close(self, _: Call, params: Params) -> Params:
+        self._some_pipes().close(int(params["link"]))
+        return {}
+
+    def _some_pipes(self) -> Pipes:
+        if self._pipes is None:
+            raise Refused("invalid", "no pipe is mapped")
+        return self._pipes
 
     def _do_own(self, _: Call, params: Params) -> Params:
         from silo.guest.owning import give

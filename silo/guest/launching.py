@@ -57,8 +57,11 @@ class Launcher:
             self._status, status_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
             self.passed = [listener.detach(), status_write]
 
-    def ask(self, message: bytes, descriptors: list[int], answered: Callable[[bytes], bool]) -> None:
-        """One request. `answered` gets each answer, b"" when there will be none any more, and says whether it waits for more."""
+    def ask(self, message: bytes, descriptors: list[int], answered: Callable[[bytes], bool]) -> socket.socket:
+        """One request; answers its connection.
+
+        `answered` gets each answer, b"" when there will be none any more, and says whether it waits for more.
+        """
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         connection.setblocking(False)
         try:
@@ -88,6 +91,7 @@ class Launcher:
                     connection.close()
 
         self._loop.watch(connection.fileno(), READ, readable)
+        return connection
 
     def take_exit_code(self, otherwise: int) -> int:
         """The main program's own, which process 1's status is too small for; `otherwise` when the launcher did not say."""

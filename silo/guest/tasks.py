@@ -111,7 +111,7 @@ class Tasks:
 
     def ask(self, call: Call, container: str, message: bytes) -> None:
         """A launcher's request that has one answer, or none before the container ends."""
-        launcher = self._launcher_of(container)
+        launcher = self.launcher_of(container)
 
         def answered(answer: bytes) -> bool:
             call.reply({"answer": answer.hex()})
@@ -122,7 +122,7 @@ class Tasks:
     def launch(self, call: Call, params: dict[str, Any], message: bytes) -> None:
         """A further program of a Windows container, on streams of its own."""
         container, tty = str(params["container"]), bool(params.get("tty"))
-        launcher = self._launcher_of(container)
+        launcher = self.launcher_of(container)
         user = self.get(container).process["user"]
         job = Job(call, Task(self._new_name(params["task"]), container, {"terminal": tty, "user": user}))
         task = job.task
@@ -145,7 +145,7 @@ class Tasks:
             raise Refused("not_running", f"container {name} is not running")
         return owner
 
-    def _launcher_of(self, container: object) -> Launcher:
+    def launcher_of(self, container: object) -> Launcher:
         launcher = self._running_container(container).launcher
         if launcher is None:
             raise Refused("invalid", f"container {container} has no launcher")

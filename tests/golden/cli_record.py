@@ -23,6 +23,8 @@ CREATE_FLAGS = """
 --mount type=bind,src=/a,dst=/b,ro,bind-propagation=rshared | --mount type=tmpfs,dst=/x,tmpfs-size=1m,tmpfs-mode=700
 --mount src=v,dst=/v,volume-nocopy,volume-label=a=b,volume-driver=local,volume-opt=o=bind,readonly=true
 --mount type=volume,target=/only | --mount type=bind,source=/a,target=/b,bind-recursive=disabled
+-v \\\\\\\\.\\\\pipe\\\\x:\\\\\\\\.\\\\pipe\\\\y -v /run/a.sock:\\\\\\\\.\\\\pipe\\\\z
+--mount type=npipe,source=\\\\\\\\.\\\\pipe\\\\x,target=\\\\\\\\.\\\\pipe\\\\y
 -p 80 | -p 8080:80 | -p 127.0.0.1:8080:80/udp | -p 127.0.0.1::80 | -p 8000-8002:80-82 | -p 8000-8010:80 | -p [::1]:80:80
 -p 80-81/udp -p 80:80/tcp -P --expose 100-101 --expose 7/udp | -p published=8080,target=80,protocol=udp
 --init | --init=false | --read-only --privileged | --cap-add NET_ADMIN --cap-drop ALL

@@ -57,7 +57,8 @@ class HostPipes:
             raise
 
     def map_again(self, container_id: str, pipes: Sequence[PlannedPipe], dial: Dial) -> None:
-        """The same for a container that a former daemon started; one that is paused has them when it goes on."""
+        """The same for a container that has run before; one that is paused has them when it goes on."""
+        self.drop(container_id)
         self._in_background(self._map_again(container_id, pipes, dial))
 
     async def _map_again(self, container_id: str, pipes: Sequence[PlannedPipe], dial: Dial) -> None:
@@ -90,10 +91,12 @@ class HostPipes:
 
     async def close(self) -> None:
         """Connections between containers go on; those with the host's sockets end with the daemon."""
-        for task in tuple(self._tasks):
-            task.cancel()
         for container_id in tuple(self._links):
             self.drop(container_id)
+        # one that has not begun would be cancelled without what it has to do
+        await asyncio.sleep(0)
+        for task in tuple(self._tasks):
+            task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
         with contextlib.suppress(OSError):

@@ -14,6 +14,7 @@ import select
 import socket
 
 from silo.errors import GuestError
+from silo.isolation.nonblocking import read_some, until_ready, write_all
 from silo.isolation.pipes.messages import HEADER, MAXIMUM_FRAME_BYTES
 
 _PIECE_BYTES = 65536
@@ -52,7 +53,7 @@ async def _inward(connection: socket.socket, sink: int) -> None:
             data = await loop.sock_recv(connection, _PIECE_BYTES)
             if not data and _is_hung_up(connection):
                 return
-            await _write(sink, HEADER.pack(len(data)) + data)
+            await write_all(sink, HEADER.pack(len(data)) + data)
             if not data:
                 return
 
@@ -71,7 +72,7 @@ async def _outward(source: int, connection: socket.socket) -> bool:
             if not left:
                 connection.shutdown(socket.SHUT_WR)
             while left:
-                untrusted_data = await _read(source, min(left, _PIECE_BYTES))
+                untrusted_data = await read_some(source, min(left, _PIECE_BYTES))
                 if not untrusted_data:
                     return False
                 left -= len(untrusted_data)
@@ -90,42 +91,14 @@ async def _hangup(connection: socket.socket) -> None:
     """Until the other end of the socket is closed for both directions."""
     with select.epoll() as both:
         both.register(connection, 0)
-        await _ready(both.fileno(), write=False)
+        await until_ready(both.fileno(), writable=False)
 
 
 async def _read_whole(source: int, size: int) -> bytes | None:
     data = b""
     while len(data) < size:
-        piece = await _read(source, size - len(data))
+        piece = await read_some(source, size - len(data))
         if not piece:
             return None
         data += piece
     return data
-
-
-async def _read(source: int, size: int) -> bytes:
-    while True:
-        try:
-            return os.read(source, size)
-        except BlockingIOError:
-            await _ready(source, write=False)
-
-
-async def _write(sink: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        try:
-            view = view[os.write(sink, view) :]
-        except BlockingIOError:
-            await _ready(sink, write=True)
-
-
-async def _ready(descriptor: int, *, write: bool) -> None:
-    loop = asyncio.get_running_loop()
-    ready: asyncio.Future[None] = loop.create_future()
-    add, remove = (loop.add_writer, loop.remove_writer) if write else (loop.add_reader, loop.remove_reader)
-    add(descriptor, lambda: None if ready.done() else ready.set_result(None))
-    try:
-        await ready
-    finally:
-        remove(descriptor)

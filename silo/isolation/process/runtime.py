@@ -72,7 +72,15 @@ class ProcessRuntime:
     isolation = Isolation.PROCESS
     keeps_files = False
 
-    def __init__(self, *, run_root: Path, data_root: Path, linux_pool: int = 2, windows_pool: int = 1) -> None:
+    def __init__(
+        self,
+        *,
+        run_root: Path,
+        data_root: Path,
+        linux_pool: int = 2,
+        windows_pool: int = 1,
+        pipes: HostPipes | None = None,
+    ) -> None:
         self._paths = Paths(run_root.absolute())
         self._data_root = data_root
         self._linux_pool = linux_pool
@@ -82,7 +90,7 @@ class ProcessRuntime:
         self._listener: RuntimeListener | None = None
         self._keeper = KeeperClient(self._on_event, self._on_keeper_lost)
         self._silos = Silos(self._paths)
-        self._pipes = HostPipes(self._paths.run_root / "pipes")
+        self._pipes = pipes or HostPipes(self._paths.run_root / "pipes")
         self._warm = WarmSilos(windows_pool, self._paths, data_root, self._begin_warm, self.release)
         self._closing = False
         self._opened = False

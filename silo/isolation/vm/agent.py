@@ -197,6 +197,12 @@ class AgentClient:
         self._wire.send(frames)
         return number
 
+    def begin_unanswered(self, name: str, params: Mapping[str, Any]) -> None:
+        """The same, where nobody waits for the reply."""
+        number = self.begin(name, params)
+        del self._calls[number]
+        self._abandoned.add(number)
+
     async def finish(
         self, number: int, name: str, answer: type[T], *, timeout_s: float = _DEFAULT_TIMEOUT_S, program: str = ""
     ) -> T:

@@ -156,7 +156,14 @@ class StreamErrorEvent(msgspec.Struct, frozen=True, kw_only=True, tag="stream_er
     message: Text
 
 
-Event = ExitEvent | StreamErrorEvent
+class PipeEvent(msgspec.Struct, frozen=True, kw_only=True, tag="pipe", tag_field="event"):
+    """A Windows container's launcher has said something of a mapped pipe, in hexadecimal; "": the link has ended."""
+
+    link: Count
+    message: Annotated[str, Meta(max_length=256, pattern="^(?:[0-9a-f]{2})*$")]
+
+
+Event = ExitEvent | StreamErrorEvent | PipeEvent
 
 
 class ErrorBody(msgspec.Struct, frozen=True, kw_only=True):

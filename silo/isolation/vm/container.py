@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -70,6 +71,8 @@ class VmContainer:
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
     wiring: asyncio.Lock = field(default_factory=asyncio.Lock)
     sequence: int = 0
+    remap: Callable[[], None] = lambda: None
+    """After the connection to the agent was lost and had again: what ended with it is begun anew."""
     lookers: int = 0
     """Who reads its files just now."""
     looking: asyncio.Lock = field(default_factory=asyncio.Lock)

@@ -7,7 +7,8 @@ import os
 from collections.abc import Sequence
 
 from silo.errors import ProcessStartFailed, SiloError, Unsupported, exit_status
-from silo.isolation.vm.pumps import read_piece, write_all
+from silo.isolation.nonblocking import read_some, write_all
+from silo.isolation.vm.pumps import PIECE_BYTES
 from silo.isolation.vm.whole.guest import WholeGuest
 from silo.isolation.vm.whole.guest_agent import INPUT_BYTES, Executed
 from silo.model.exit_codes import KILLED
@@ -85,7 +86,7 @@ class DiskExec:
         if source >= 0:
             given = bytearray()
             # one byte more than the agent takes is refused by name
-            while len(given) <= INPUT_BYTES and (piece := await read_piece(source)):
+            while len(given) <= INPUT_BYTES and (piece := await read_some(source, PIECE_BYTES)):
                 given += piece
             self.pid = await self._begin(bytes(given))
         return await self._guest.agent.wait(self.pid)

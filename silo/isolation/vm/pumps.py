@@ -8,9 +8,10 @@ import os
 from typing import Protocol
 
 from silo.errors import SiloError
+from silo.isolation.nonblocking import read_some, write_all
 from silo.isolation.vm.agent_streams import GuestReader
 
-_PIECE_BYTES = 65536
+PIECE_BYTES = 65536
 _SETTLE_S = 0.2
 
 
@@ -59,7 +60,7 @@ class Inlet:
 async def copy_in(descriptor: int, writer: Sink) -> None:
     """From a nonblocking descriptor to the guest, to the end of file; then the program's input ends too."""
     with contextlib.suppress(SiloError, OSError):
-        while piece := await read_piece(descriptor):
+        while piece := await read_some(descriptor, PIECE_BYTES):
             await writer.write(piece)
     writer.close()
 
@@ -73,38 +74,3 @@ async def copy_out(reader: GuestReader, descriptor: int) -> bool:
             except OSError:
                 return False
     return True
-
-
-async def read_piece(descriptor: int) -> bytes:
-    """From a nonblocking descriptor; b"" at its end."""
-    while True:
-        try:
-            return os.read(descriptor, _PIECE_BYTES)
-        except BlockingIOError:
-            await _until(descriptor, writable=False)
-
-
-async def write_all(descriptor: int, data: bytes) -> None:
-    """To a nonblocking descriptor. Raises OSError when nobody reads it any more."""
-    view = memoryview(data)
-    while view:
-        try:
-            view = view[os.write(descriptor, view) :]
-        except BlockingIOError:
-            await _until(descriptor, writable=True)
-
-
-async def _until(descriptor: int, *, writable: bool) -> None:
-    loop = asyncio.get_running_loop()
-    ready: asyncio.Future[None] = loop.create_future()
-    add, remove = (loop.add_writer, loop.remove_writer) if writable else (loop.add_reader, loop.remove_reader)
-
-    def note() -> None:
-        if not ready.done():
-            ready.set_result(None)
-
-    add(descriptor, note)
-    try:
-        await ready
-    finally:
-        remove(descriptor)

@@ -22,6 +22,7 @@ from silo.engine.ports import RootFiles, RunningExec, RuntimeListener
 from silo.errors import Conflict, NotFound, SiloError, ToolMissing
 from silo.host.cgroups import CgroupTree, cgroup_parent, find_layout
 from silo.isolation import run_files
+from silo.isolation.pipes import HostPipes
 from silo.isolation.seccomp import SeccompSource
 from silo.isolation.spec import build_process, build_rlimits
 from silo.isolation.vm.accelerator import DEVICE as KVM_DEVICE
@@ -36,6 +37,7 @@ from silo.isolation.vm.guest_spec import MAIN, folders_of, limits
 from silo.isolation.vm.image_files import ImageFiles
 from silo.isolation.vm.jail import QEMU
 from silo.isolation.vm.opening import FileOpener, open_running
+from silo.isolation.vm.pipe_carrier import PipeCarrier
 from silo.isolation.vm.ps_table import build_process_table
 from silo.isolation.vm.ranges import Ranges
 from silo.isolation.vm.scratch_disks import ScratchDisks
@@ -84,7 +86,9 @@ class VmRuntime:
         find_image: FindImage,
         settings: VmSettings | None = None,
         shelf: Shelf | None = None,
+        pipes: HostPipes | None = None,
     ) -> None:
+        self._pipes = pipes or HostPipes(run_root.absolute() / "vms" / "pipes")
         self._directory = run_root.absolute() / "vms"
         self._run_root, self._data_root = run_root.absolute(), data_root
         self._find_image = find_image
@@ -193,6 +197,10 @@ class VmRuntime:
         exit = container.main.exit if container.main else None
         self._watcher.watch(container)
         if exit is None:
+            if pipes := container.record.plan.pipes:
+                session = container.clone.session
+                container.remap = lambda: self._pipes.map_again(container_id, pipes, lambda: PipeCarrier.dial(session))
+                container.remap()
             return state
         # an end that happened meanwhile is told now, with its last output in the log
         container.announced = False
@@ -253,13 +261,18 @@ class VmRuntime:
         container = self._containers.get(container_id)
         if container is None or container.record.started:
             raise Conflict(f"container {container_id[:12]} is not prepared")
-        await self._starter.start(container)
+        await self._starter.start(container, self._map_pipes)
         run_files.save(container.record_file, container.record)
         self._watcher.watch(container)
         container.announced = True
         if container.exit is not None:
             self._watcher.announce(container)
         return Started(pid=container.record.pid)
+
+    async def _map_pipes(self, container: VmContainer) -> None:
+        session, pipes = container.clone.session, container.record.plan.pipes
+        container.remap = lambda: self._pipes.map_again(container.id, pipes, lambda: PipeCarrier.dial(session))
+        await self._pipes.map(container.id, pipes, lambda: PipeCarrier.dial(session))
 
     async def release(self, container_id: str) -> None:
         container = self._containers.get(container_id)
@@ -279,6 +292,7 @@ class VmRuntime:
 
     def _let_go(self, container: VmContainer) -> None:
         """Of everything that only this daemon has."""
+        self._pipes.drop(container.id)
         if container.creating is not None:
             container.creating.cancel()
         for task in tuple(container.tasks):

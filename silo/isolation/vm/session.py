@@ -15,7 +15,7 @@ from msgspec import Meta
 
 from silo.errors import SiloError
 from silo.isolation.vm.agent import AgentClient
-from silo.isolation.vm.answers import Event, ExitEvent, Greeting, TaskState
+from silo.isolation.vm.answers import Event, ExitEvent, Greeting, PipeEvent, TaskState
 from silo.isolation.vm.machine import VirtualMachine
 from silo.isolation.vm.programs import Guest
 from silo.model.accounts import Identity, resolve_identity
@@ -44,10 +44,25 @@ class GuestSession:
         self.guest = Guest(self.client)
         self.tasks: tuple[TaskState, ...] = ()
         """Untrusted, as all that it says: what the guest ran when it was last connected to."""
+        self.carriers: set[asyncio.Task[None]] = set()
+        """At work for mapped pipes (pipe_carrier.py); they end with the connection."""
+        self._pipes: dict[int, Callable[[bytes], None]] = {}
+        self._next_pipe = 0
 
     def _note(self, event: Event) -> None:
         if isinstance(event, ExitEvent):
             self.guest.note_exit(event.task, event)
+        elif isinstance(event, PipeEvent) and event.link in self._pipes:
+            self._pipes[event.link](bytes.fromhex(event.message))
+
+    def new_pipe(self, hear: Callable[[bytes], None]) -> int:
+        """The number of a link to the launcher; `hear` gets what the launcher says on it, untrusted."""
+        self._next_pipe += 1
+        self._pipes[self._next_pipe] = hear
+        return self._next_pipe
+
+    def drop_pipe(self, link: int) -> None:
+        self._pipes.pop(link, None)
 
     async def connect(self, *, limit_s: float) -> Greeting:
         """Raises Unavailable, ProtocolError, GuestError."""
@@ -98,15 +113,21 @@ class GuestSession:
         ]
         await self.client.request("write_files", {"files": entries})
 
+    def _end_carriers(self) -> None:
+        for carrier in tuple(self.carriers):
+            carrier.cancel()
+
     def close(self) -> None:
         """Let go; the guest runs on."""
         self.on_lost = lambda _: None
+        self._end_carriers()
         self.client.close()
         self.vm.close()
 
     async def end(self) -> None:
         """Nothing of the VM is left."""
         self.on_lost = lambda _: None
+        self._end_carriers()
         self.client.close()
         await asyncio.shield(self.vm.end())
 

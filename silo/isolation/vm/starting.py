@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import msgspec
@@ -31,6 +32,9 @@ from silo.model.runtime import ContainerPlan
 log = logging.getLogger(__name__)
 
 _INIT_PROGRAMS = (Path("/usr/bin/tini-static"), Path("/sbin/docker-init"), Path("/usr/bin/docker-init"))
+
+
+MapPipes = Callable[[VmContainer], Awaitable[None]]
 
 
 class Starter:
@@ -59,8 +63,11 @@ class Starter:
         if not begun:
             await own_prefix(session, plan)
 
-    async def start(self, container: VmContainer) -> None:
-        """The main program runs. Raises ProcessStartFailed, InvalidRequest, GuestError, Unavailable."""
+    async def start(self, container: VmContainer, map_pipes: MapPipes) -> None:
+        """The main program runs; its pipes are mapped before.
+
+        Raises ProcessStartFailed, InvalidRequest, GuestError, Unavailable.
+        """
         plan, session = container.record.plan, container.clone.session
         assert container.creating is not None
         await container.creating
@@ -71,6 +78,8 @@ class Starter:
         container.main = await (self._run if begun is None else self._dress)(container)
         if container.main.stdin is not None:
             container.inlet = Inlet(container.main.stdin)
+        if plan.pipes:
+            await map_pipes(container)
         if plan.launch is not None:
             await (resume_program if is_parked(begun) else start_program)(session, plan)
         container.record = msgspec.structs.replace(container.record, guest_pid=container.main.pid)

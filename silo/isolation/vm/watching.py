@@ -122,6 +122,7 @@ class Watcher:
         if vm.alive and reason is None:
             with contextlib.suppress(SiloError):
                 await session.connect(limit_s=_RECONNECT_LIMIT_S)
+                container.remap()
                 return
         words = vm.console.last_lines()
         if _PANIC in words:

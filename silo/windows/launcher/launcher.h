@@ -6,7 +6,7 @@
  *   lookup.c       which file a command line means, and what it is   inventory.c  the processes of the silo
  *   environment.c  the environment of a program                      silo.c       name, services, the end
  *   parking.c      programs stopped at their entry point             registry.c   the registry's files
- *   pipes.c        named pipes shared with others        pipe_streams.c  what passes through them
+ *   pipes.c        named pipes shared with others, with pipe_names.c and pipe_streams.c (pipes.h)
  *   linux.c        system calls
  */
 #ifndef SILO_LAUNCHER_H

@@ -41,7 +41,6 @@ void release_pipe_stream(struct pipe_stream *stream)
     if (InterlockedDecrement(&stream->references)) return;
     /* The program gets what was written to it before its end breaks. */
     if (stream->pipe) CloseHandle(stream->pipe);
-    if (stream->accepted) InterlockedDecrement(&mapping->accepted);
     if (stream->over) CloseHandle(stream->over);
     linux_close(stream->wake);
     linux_close(stream->input);

@@ -5,14 +5,7 @@
  */
 #include "pipes.h"
 
-enum { WATCH_MS = 200, MAX_NAME_CHARACTERS = 256, STACK_BYTES = 65536 };
-
-NTSTATUS NTAPI NtCreateNamedPipeFile(HANDLE *pipe, ULONG access, OBJECT_ATTRIBUTES *attributes, IO_STATUS_BLOCK *status,
-                                     ULONG sharing, ULONG disposition, ULONG options, ULONG message_type,
-                                     ULONG message_mode, ULONG nonblocking, ULONG most_instances, ULONG input_bytes,
-                                     ULONG output_bytes, LARGE_INTEGER *timeout);
-
-NTSTATUS NTAPI NtOpenEvent(HANDLE *event, ACCESS_MASK access, const OBJECT_ATTRIBUTES *attributes);
+enum { WATCH_MS = 200, BUSY_LOOKS = 50, STACK_BYTES = 65536 };
 
 /* An instance of the pipe that waits for a client; without one, its event is never set. */
 struct instance {
@@ -24,6 +17,7 @@ struct instance {
 struct watch {
     struct mapping *mapping;
     BOOL offered, served;
+    int busy; /* looks since the serving program was last seen to wait for a client */
 };
 
 struct listening {
@@ -52,30 +46,11 @@ void release_mapping(struct mapping *mapping)
     release(mapping);
 }
 
-static BOOL is_same(const struct mapping *mapping, const WCHAR *name)
-{
-    size_t length = wcslen(name);
-
-    return length == wcslen(mapping->name) && same_text(name, mapping->name, length);
-}
-
-/* Is there a pipe of this name because the launcher made it? Then nobody can see whether a program would. */
-static BOOL is_ours(const WCHAR *name)
-{
-    BOOL found = FALSE;
-
-    AcquireSRWLockExclusive(&mappings_lock);
-    for (struct mapping *mapping = mappings; mapping; mapping = mapping->next)
-        if (mapping->accepted && is_same(mapping, name)) found = TRUE;
-    ReleaseSRWLockExclusive(&mappings_lock);
-    return found;
-}
-
 void announce_room(const struct mapping *ended)
 {
     AcquireSRWLockExclusive(&mappings_lock);
     for (struct mapping *mapping = mappings; mapping; mapping = mapping->next)
-        if (is_same(mapping, ended->name)) SetEvent(mapping->room);
+        if (same_pipe(mapping->name, ended->name)) SetEvent(mapping->room);
     ReleaseSRWLockExclusive(&mappings_lock);
 }
 
@@ -91,30 +66,10 @@ BOOL tell_host(struct mapping *mapping, uint8_t type, const void *bytes, uint32_
     return told;
 }
 
-/* Wine's CreateNamedPipe takes any pipe of the name for its own, so this is said in NT's words. */
-static HANDLE create_instance(const WCHAR *name, BOOL first)
-{
-    UNICODE_STRING path;
-    OBJECT_ATTRIBUTES attributes;
-    IO_STATUS_BLOCK status;
-    LARGE_INTEGER timeout = {.QuadPart = -500000};
-    HANDLE pipe = NULL;
-
-    if (!RtlDosPathNameToNtPathName_U(name, &path, NULL, NULL)) return NULL;
-    InitializeObjectAttributes(&attributes, &path, OBJ_CASE_INSENSITIVE, NULL, NULL);
-    /* Clients may ask for messages or for bytes: of a pipe of messages both can be had. */
-    if (NtCreateNamedPipeFile(&pipe, GENERIC_READ | GENERIC_WRITE | SYNCHRONIZE, &attributes, &status,
-                              FILE_SHARE_READ | FILE_SHARE_WRITE, first ? FILE_CREATE : FILE_OPEN, 0, TRUE, TRUE, FALSE,
-                              MAX_PIPE_CONNECTIONS, PIPE_BUFFER_BYTES, PIPE_BUFFER_BYTES, &timeout))
-        pipe = NULL;
-    RtlFreeUnicodeString(&path);
-    return pipe;
-}
-
 static BOOL open_instance(struct listening *listening, struct instance *instance, BOOL first)
 {
     ResetEvent(instance->overlapped.hEvent);
-    if (!(instance->pipe = create_instance(listening->mapping->name, first))) return FALSE;
+    if (!(instance->pipe = create_pipe_instance(listening->mapping->name, first))) return FALSE;
     /* ERROR_PIPE_CONNECTED, or ERROR_NO_DATA where it has gone already, perhaps after it wrote something. */
     instance->connected = !ConnectNamedPipe(instance->pipe, &instance->overlapped) && GetLastError() != ERROR_IO_PENDING;
     if (instance->connected) SetEvent(instance->overlapped.hEvent);
@@ -151,8 +106,6 @@ static void accept_client(struct listening *listening, struct instance *instance
         return;
     }
     if (!(stream = new_pipe_stream(mapping, id, pipe))) return;
-    stream->accepted = TRUE;
-    InterlockedIncrement(&mapping->accepted);
     AcquireSRWLockExclusive(&mapping->lock);
     stream->next = mapping->waiting;
     mapping->waiting = stream;
@@ -204,9 +157,10 @@ static BOOL start_listening(struct mapping *mapping)
     for (int index = 0; index < MAX_PIPE_CONNECTIONS; index++)
         listening->instances[index].overlapped.hEvent = CreateEventW(NULL, TRUE, FALSE, NULL);
     ResetEvent(mapping->stop);
-    if (open_instance(listening, &listening->instances[0], !is_ours(mapping->name)))
+    if (open_instance(listening, &listening->instances[0], !pipe_is_made(mapping->name)))
         mapping->listener = CreateThread(NULL, STACK_BYTES, await_clients, listening, STACK_SIZE_PARAM_IS_A_RESERVATION, NULL);
-    if (!mapping->listener) close_listening(listening);
+    if (mapping->listener) note_pipe_made(mapping->name, TRUE);
+    else close_listening(listening);
     return mapping->listener != NULL;
 }
 
@@ -234,34 +188,29 @@ static struct pipe_stream *take_waiting(struct mapping *mapping, uint32_t id, BO
     return found;
 }
 
-/* A pipe is no event: to be told so is the cheapest way to learn that there is one, and connects to nothing. */
-static BOOL exists(const WCHAR *name)
+/* A program serves the pipe if an instance waits for a client. One that has none free may still do so; but what a program that has
+ * ended leaves is a pipe without instances, for as long as a client holds its end: so after a time it is taken for that. */
+static BOOL is_served(struct watch *watch)
 {
-    static const NTSTATUS OTHER_TYPE = (NTSTATUS)0xc0000024;
-    UNICODE_STRING path;
-    OBJECT_ATTRIBUTES attributes;
-    HANDLE event;
-    NTSTATUS status;
+    const WCHAR *name = watch->mapping->name;
 
-    if (!RtlDosPathNameToNtPathName_U(name, &path, NULL, NULL)) return FALSE;
-    InitializeObjectAttributes(&attributes, &path, OBJ_CASE_INSENSITIVE, NULL, NULL);
-    status = NtOpenEvent(&event, SYNCHRONIZE, &attributes);
-    RtlFreeUnicodeString(&path);
-    return status == OTHER_TYPE;
-}
-
-static BOOL is_served(const WCHAR *name)
-{
-    return !is_ours(name) && exists(name);
+    if (!pipe_exists(name)) {
+        note_pipe_made(name, FALSE);
+        return FALSE;
+    }
+    if (WaitNamedPipeW(name, 1)) {
+        watch->busy = 0;
+        return TRUE;
+    }
+    return watch->served && ++watch->busy < BUSY_LOOKS;
 }
 
 /* What the host wants and what the silo's programs do, brought together. */
 static void look(struct watch *watch)
 {
-    uint8_t served;
+    uint8_t served = !watch->mapping->listener && is_served(watch);
 
-    if (watch->offered && !watch->mapping->listener && start_listening(watch->mapping)) served = FALSE;
-    else served = !watch->mapping->listener && is_served(watch->mapping->name);
+    if (!served && watch->offered && !watch->mapping->listener && !start_listening(watch->mapping)) served = is_served(watch);
     if (served == watch->served) return;
     watch->served = served;
     tell_host(watch->mapping, PIPE_SERVED, &served, sizeof(served));
@@ -311,14 +260,6 @@ static BOOL hear(struct watch *watch)
     return obeyed;
 }
 
-static BOOL is_pipe_name(const WCHAR *name)
-{
-    static const WCHAR PREFIX[] = L"\\\\.\\pipe\\";
-    size_t length = name ? wcslen(name) : 0;
-
-    return length >= ARRAYSIZE(PREFIX) && length <= MAX_NAME_CHARACTERS && same_text(name, PREFIX, ARRAYSIZE(PREFIX) - 1);
-}
-
 /* Serves one mapping until the host closes the connection. Programs that are connected stay so. */
 static void attend(struct watch *watch, int socket)
 {
@@ -364,7 +305,7 @@ void serve_pipe(int socket, struct message *request)
     mapping->next = mappings;
     mappings = mapping;
     ReleaseSRWLockExclusive(&mappings_lock);
-    watch = (struct watch){mapping, offered, FALSE};
+    watch = (struct watch){mapping, offered, FALSE, 0};
     attend(&watch, socket);
     release_mapping(mapping);
 }

@@ -1,4 +1,5 @@
-/* Named pipes that are shared with others than this silo: pipes.c maps them, pipe_streams.c carries their bytes. */
+/* Named pipes that are shared with others than this silo: pipes.c maps them, pipe_streams.c carries their bytes,
+ * pipe_names.c knows which there are. */
 #ifndef SILO_PIPES_H
 #define SILO_PIPES_H
 
@@ -9,7 +10,7 @@ enum { MAX_PIPE_CONNECTIONS = 60, PIPE_FRAME_BYTES = 1048576, PIPE_BUFFER_BYTES 
 /* One mapped pipe; lives as long as its connection with the host, or the last stream of it. */
 struct mapping {
     struct mapping *next;
-    LONG references, streams, accepted; /* `accepted`: streams whose end of the pipe is the serving one */
+    LONG references, streams;
     SRWLOCK lock;        /* guards `socket` and `waiting` */
     int socket;          /* -1 when the host has gone */
     WCHAR *name;
@@ -23,7 +24,6 @@ struct pipe_stream {
     struct pipe_stream *next;
     struct mapping *mapping;
     LONG references;
-    BOOL accepted;
     BOOL one_way;        /* the program only reads: there is nothing to carry out */
     uint32_t id;
     HANDLE pipe, over;
@@ -36,6 +36,16 @@ void release_mapping(struct mapping *mapping);
 /* A stream at this pipe has ended. */
 void announce_room(const struct mapping *mapping);
 BOOL tell_host(struct mapping *mapping, uint8_t type, const void *bytes, uint32_t size);
+
+/* --- pipe_names.c */
+BOOL is_pipe_name(const WCHAR *name);
+BOOL same_pipe(const WCHAR *one, const WCHAR *other);
+/* Has the launcher made the pipe of this name that there is? */
+BOOL pipe_is_made(const WCHAR *name);
+void note_pipe_made(const WCHAR *name, BOOL made);
+/* NULL where it cannot be had. The first instance makes the pipe, which must not be there. */
+HANDLE create_pipe_instance(const WCHAR *name, BOOL first);
+BOOL pipe_exists(const WCHAR *name);
 
 /* --- pipe_streams.c */
 /* A record for a stream, counted among its mapping's; NULL when there are too many. Takes over the handle. */

@@ -2,7 +2,8 @@
 
 Every kind is looked for from another silo, and it must not be found; and from the same silo, deliberately shared, where it must
 be: a probe that can find nothing proves nothing. What Linux alone keeps apart is looked for on the host as well. The twelfth
-point, a kernel of one's own, is in test_machine.py; Linux containers are in test_linux.py.
+point, a kernel of one's own, is in test_machine.py; Linux containers are in test_linux.py. That a pipe meets where it has been
+mapped, and only there, is in tests/system/windows/test_pipes.py.
 """
 
 from __future__ import annotations

@@ -59,10 +59,39 @@ def test_a_computer_name_given_while_running(make_silo: Make) -> None:
         b"\x03" + struct.pack("<IHH", 0, 0, 0),
         b"\x05\x01\x00\x00\x00",
         b"\x06",
+        b"\x0a",
+        b"\x0a\x00" + struct.pack("<I", 1) + b"x",
+        b"\x0a\x02" + struct.pack("<I", 10) + b"\\\\.\\pipe\\x",
+        b"\x0a\x00" + struct.pack("<I", 9) + b"\\\\.\\pipe\\",
+        b"\x0a\x00" + struct.pack("<I", 10) + b"\\\\.\\pipe\\x" + b"rest",
+        b"\x0b\x01",
     ],
 )
 def test_malformed_requests_are_refused(silo: Silo, data: bytes) -> None:
     assert _raw(silo, data).startswith(_REFUSED)
+    silo.ready()
+
+
+def test_the_mapping_of_a_pipe_ends_with_the_first_order_that_is_none(silo: Silo) -> None:
+    for order, count in (
+        (b"\x0b\x02", 0),
+        (b"\x0c\x01\x00\x00\x80", 0),
+        (b"\x0d\x01\x00\x00\x00", 2),
+        (b"\x07", 0),
+        (b"\x0b", 2),
+    ):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
+            connection.settimeout(20)
+            connection.connect(str(silo.socket_path))
+            connection.send(b"\x0a\x01" + struct.pack("<I", 12) + b"\\\\.\\pipe\\wrong"[:12])
+            assert connection.recv(10) == b"\x80"
+            read, write = socket.socketpair()
+            with read, write:
+                socket.send_fds(connection, [order], [write.fileno()] * count)
+                assert connection.recv(10) == b""
+                write.close()
+                read.settimeout(10)
+                assert read.recv(1) == b"", "it keeps no descriptor"
     silo.ready()
 
 

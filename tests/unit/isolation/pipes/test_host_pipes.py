@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -56,6 +57,8 @@ def scenario(function: Callable[[Bench], Coroutine[Any, Any, None]]) -> Callable
 
     def test(tmp_path: Path) -> None:
         async def run() -> None:
+            # what other tests have left to the collector
+            gc.collect()
             before = sum(1 for _ in Path("/proc/self/fd").iterdir())
             async with asyncio.timeout(20), bench(tmp_path) as made:
                 await function(made)
@@ -297,6 +300,21 @@ async def test_a_launcher_that_takes_nothing_hears_the_newest_offer_later(bench:
         words.append((await frozen.order())[1])
         await asyncio.sleep(0.001)
     assert words[-1] == 1
+
+
+@scenario
+async def test_the_end_of_the_daemon_waits_for_no_connection(bench: Bench) -> None:
+    path = bench.directory.parent / "service.sock"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen(1)
+        silo = await bench.silo("one", PlannedPipe(name="\\\\.\\pipe\\x", socket=path))
+        silo.say_client(1)
+        _, _, ours = await silo.order()
+        async with asyncio.timeout(2):
+            await bench.pipes.close()
+            assert await asyncio.to_thread(os.read, ours[0], 10) == b""
+        _close(ours)
 
 
 def test_what_a_killed_daemon_left_is_removed(tmp_path: Path) -> None:
