@@ -20,6 +20,7 @@ from pathlib import Path
 import pytest
 import zstandard
 
+from tests.conformance.dockerfiles import EXAMPLES
 from tests.support.building import Builder, context_tar, member, silo, write_context
 from tests.support.daemon import Docker
 
@@ -73,6 +74,17 @@ def test_an_application_is_built_and_runs(build: Builder, docker: Docker, tmp_pa
     assert config["WorkingDir"] == "/srv/app" and config["User"] == "app"
     assert config["Labels"] == {"kind": "test"} and list(config["ExposedPorts"]) == ["8080/tcp"]
     assert config["Cmd"] == ["/bin/sh", "-c", "cat app /tmp/who"]
+
+
+@pytest.mark.process_level
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_dockerfiles_in_the_manner_of_public_ones(build: Builder, docker: Docker, tmp_path: Path, name: str) -> None:
+    example = EXAMPLES[name]
+    context = write_context(tmp_path, {"Dockerfile": example.dockerfile, **example.files})
+    build(context, "-t", "example", *example.build)
+    assert docker("run", "--rm", "example", *example.run) == example.prints
+    again = build(context, "-t", "example", *example.build)
+    assert " ---> Running in" not in again, "everything of the second build comes from the cache"
 
 
 @pytest.mark.process_level
