@@ -3,7 +3,7 @@
 `$a ${a} ${a-w} ${a:-w} ${a+w} ${a:+w} ${a?w} ${a:?w} ${a#p} ${a##p} ${a%p} ${a%%p} ${a/p/r} ${a//p/r}`; words, patterns and
 replacements may hold variables themselves. Quotes are removed: within single ones nothing is special; within double ones the
 escape character works before `"`, `$` and itself only; elsewhere it takes the meaning of any next character.
-Source: https://docs.docker.com/reference/dockerfile/#environment-replacement, behaviour as of BuildKit's frontend 1.19.
+Source: https://docs.docker.com/reference/dockerfile/#environment-replacement.
 """
 
 from __future__ import annotations
@@ -76,8 +76,7 @@ def _expansion(
     *,
     keeps_quotes: bool = False,
 ) -> _Expansion:
-    values = {name.upper(): value for name, value in variables.items()} if ignore_case else variables
-    return _Expansion(text, values, escape, ignore_case, where, keeps_quotes)
+    return _Expansion(text, variables, escape, ignore_case, where, keeps_quotes)
 
 
 class _Words:
@@ -113,6 +112,7 @@ class _Expansion:
     ) -> None:
         self._text = text
         self._values = values
+        self._folded: dict[str, str] | None = None
         self._escape = escape
         self._ignore_case = ignore_case
         self._where = where
@@ -212,7 +212,11 @@ class _Expansion:
         return self._text[start : self._position]
 
     def _lookup(self, name: str) -> str | None:
-        return self._values.get(name.upper() if self._ignore_case else name)
+        if not self._ignore_case:
+            return self._values.get(name)
+        if self._folded is None:
+            self._folded = {each.upper(): value for each, value in self._values.items()}
+        return self._folded.get(name.upper())
 
     def _braced(self, start: int) -> str:
         """What follows `${`."""

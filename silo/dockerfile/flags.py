@@ -62,7 +62,7 @@ class Flags(msgspec.Struct, frozen=True):
 def parse_flags(instruction: str, flags: Iterable[str], *, where: str) -> Flags:
     """Docker's rules: `--name=value`, each once unless it is a list; `--switch` alone is true. Raises InvalidRequest."""
     known = FLAGS.get(instruction, {})
-    values: dict[str, tuple[str, ...]] = {}
+    values: dict[str, list[str]] = {}
     for flag in flags:
         dashed, equals, value = flag.partition("=")
         name = dashed.removeprefix("--")
@@ -78,8 +78,8 @@ def parse_flags(instruction: str, flags: Iterable[str], *, where: str) -> Flags:
             value = _parse_switch(dashed, value.lower() if equals else "true", where)
         elif not equals:
             raise mistake(where, f"missing a value on flag: {dashed}", hint=f"write {dashed}=…")
-        values[name] = (*values.get(name, ()), value)
-    return Flags(values)
+        values.setdefault(name, []).append(value)
+    return Flags({name: tuple(given) for name, given in values.items()})
 
 
 def _parse_switch(dashed: str, value: str, where: str) -> str:

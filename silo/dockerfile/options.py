@@ -23,11 +23,27 @@ from silo.model.image import Healthcheck
 
 MAXIMUM_PORTS = 65536 * 3
 """As many as there are, counted with repetitions."""
+MAXIMUM_EXPANDED = 4 << 20
+"""Characters that all words of one instruction may become: a long value can be named many times."""
 _MINIMUM_INTERVAL_S = 0.001
 _RETRIES = re.compile(r"[0-9]{1,9}")
 _REAL_TIME_SIGNAL = re.compile(r"RTM(?:IN(?:\+([0-9]{1,2}))?|AX(?:-([0-9]{1,2}))?)")
 _FIRST_REAL_TIME, _LAST_REAL_TIME = 34, 64
 _CHECKSUM = re.compile(r"sha256:[0-9a-f]{64}|sha384:[0-9a-f]{96}|sha512:[0-9a-f]{128}")
+
+
+class _Bounded:
+    """Passes on what has been expanded, while it is not too much."""
+
+    def __init__(self, instruction: Instruction) -> None:
+        self._instruction = instruction
+        self._left = MAXIMUM_EXPANDED
+
+    def count(self, text: str) -> str:
+        self._left -= len(text)
+        if self._left < 0:
+            raise mistake(self._instruction.where, f"its variables make more than {MAXIMUM_EXPANDED} characters")
+        return text
 
 
 class FileCopy(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,9 +81,11 @@ def parse_file_copy(instruction: Instruction, expand: Expander, expand_content: 
         raise mistake(instruction.where, "'from' doesn't support variable expansion", hint=hint)
     *written, destination = instruction.words
     sources, contents = _sources(instruction, written)
+    bounded = _Bounded(instruction)
+    filled = ((content, bounded.count(expand_content(content))) for content in contents)
     copied = FileCopy(
-        sources=tuple(expand(source) for source in sources),
-        contents=tuple(msgspec.structs.replace(content, text=expand_content(content)) for content in contents),
+        sources=tuple(bounded.count(expand(source)) for source in sources),
+        contents=tuple(msgspec.structs.replace(content, text=text) for content, text in filled),
         destination=expand(destination),
         owner=expand(flags.text("chown")),
         mode=_mode(instruction, expand(flags.text("chmod"))),
@@ -107,8 +125,6 @@ def _check_copy(instruction: Instruction, copied: FileCopy) -> None:
         raise mistake(where, "the destination is empty", hint="a variable in it may not be set")
     if any(not source for source in copied.sources):
         raise mistake(where, "a source is empty", hint="a variable in it may not be set")
-    if copied.source_stage and copied.contents:
-        raise mistake(where, "a heredoc is no file of another stage", hint="drop --from or the heredoc")
     if any(not _is_file_name(content.name) for content in copied.contents):
         raise mistake(where, "a heredoc's name is a file's name and holds no slash")
     if copied.checksum and not _CHECKSUM.fullmatch(copied.checksum):
@@ -180,10 +196,11 @@ def parse_exposed_ports(instruction: Instruction, expand_words: Callable[[str], 
 
 def parse_pairs(instruction: Instruction, expand: Expander) -> tuple[tuple[str, str], ...]:
     """ENV or LABEL: names and values. All values see the variables from before the instruction."""
+    bounded = _Bounded(instruction)
     pairs = []
     for word in instruction.words:
         name, _, value = word.partition("=")
-        pairs.append((expand(name), expand(value)))
+        pairs.append((bounded.count(expand(name)), bounded.count(expand(value))))
         if not pairs[-1][0]:
             raise mistake(instruction.where, f"{instruction.name} names can not be blank")
     return tuple(pairs)
@@ -221,7 +238,8 @@ def parse_user(instruction: Instruction, expand: Expander) -> str:
 
 def parse_volumes(instruction: Instruction, expand: Expander) -> tuple[str, ...]:
     """VOLUME: paths as written, each once, in order."""
-    volumes = tuple(dict.fromkeys(expand(word).strip() for word in instruction.words))
+    bounded = _Bounded(instruction)
+    volumes = tuple(dict.fromkeys(bounded.count(expand(word)).strip() for word in instruction.words))
     if "" in volumes:
         raise mistake(
             instruction.where, "VOLUME specified can not be an empty string", hint="a variable may not be set"
