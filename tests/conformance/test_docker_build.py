@@ -153,6 +153,9 @@ class TestCache:
         shown = docker("images", "-q", "--no-trunc").split()
         everything = docker("images", "-aq", "--no-trunc").split()
         assert len(set(everything) - set(shown)) == 2
+        ids = docker("history", "-q", "--no-trunc", "kept").split()
+        assert set(ids) - {"<missing>"} <= set(everything) and len(set(ids)) == 4
+        assert build.docker.try_("builder", "prune", "-f", "--keep-storage", "1g").returncode != 0
         pruned = docker("builder", "prune", "-f")
         assert "Total" in pruned
         after = docker("images", "-aq", "--no-trunc").split()
