@@ -265,6 +265,22 @@ class TestContexts:
         assert silo(docker, "build", "-t", "ignoring:2", str(tmp_path)).returncode == 0
         assert docker("inspect", "-f", "{{.Id}}", "ignoring") == docker("inspect", "-f", "{{.Id}}", "ignoring:2")
 
+    def test_a_dockerfile_from_elsewhere_is_no_part_of_the_context(
+        self, build: Builder, docker: Docker, tmp_path: Path
+    ) -> None:
+        text = b"FROM busybox\nCOPY . /x\nCMD ls -A /x\n"
+        context = write_context(tmp_path / "context", {"a": ""})
+        build(context, "-f", "-", "-t", "one", stdin=text)
+        assert docker("run", "--rm", "one").split() in (["a"], [".dockerignore", "a"])
+        for _ in range(2):
+            done = silo(docker, "build", "-t", "two", "-f", "-", str(context), stdin=text)
+            assert done.returncode == 0
+        assert done.stdout.count(b"Using cache") == 2
+        assert docker("run", "--rm", "two").split() == ["a"]
+        (tmp_path / "Else").write_text("FROM busybox\nRUN false\n")
+        done = silo(docker, "build", "-f", str(tmp_path / "Else"), str(context))
+        assert b"Dockerfile:2: The command" in done.stderr
+
     def test_a_url_as_context(self, build: Builder, docker: Docker, tmp_path: Path, web: Callable[[Path], str]) -> None:
         (tmp_path / "Dockerfile").write_text("FROM busybox\nCMD echo from a file\n")
         (tmp_path / "context.tar.gz").write_bytes(
