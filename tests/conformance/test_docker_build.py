@@ -473,6 +473,15 @@ class TestManyAtOnce:
         assert time.monotonic() - began < 10
         assert [docker("run", "--rm", f"many:{n}") for n in range(3)] == ["0", "1", "2"]
 
+    def test_a_locked_cache_is_used_by_one_step_at_a_time(self, build: Builder, tmp_path: Path) -> None:
+        step = "RUN --mount=type=cache,id=lock,sharing=locked,target=/c mkdir /c/taken && sleep 1 && rmdir /c/taken"
+        contexts = [
+            write_context(tmp_path / str(n), {"Dockerfile": f"FROM busybox\nENV n={n}\n{step}\n"}) for n in range(3)
+        ]
+        running = [build.start(context) for context in contexts]
+        assert [process.wait(60) for process in running] == [0, 0, 0]
+        build.docker("builder", "prune", "-af")
+
     def test_a_cancelled_build_leaves_nothing(self, build: Builder, docker: Docker, tmp_path: Path) -> None:
         context = write_context(tmp_path, {"Dockerfile": "FROM busybox\nRUN echo begun; sleep 1000\n"})
         images = docker("images", "-aq")
