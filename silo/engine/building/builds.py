@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Callable
 
+from silo.engine.base import Bases
 from silo.engine.building.build import Build
 from silo.engine.building.images import ImageFinder
 from silo.engine.building.mounts import CACHE_LABEL, CacheLocks
@@ -43,6 +44,7 @@ class Builds:
         *,
         store: StepStore,
         files: BuildFiles,
+        bases: Bases,
     ) -> None:
         self._parts = parts
         self._roster = roster
@@ -51,6 +53,7 @@ class Builds:
         self._container_files = container_files
         self._store = store
         self._files = files
+        self._bases = bases
         self._locks = CacheLocks()
         self._running: dict[str, Build] = {}
 
@@ -65,7 +68,7 @@ class Builds:
             files=self._files,
             personalities=self._parts.personalities,
             runner=Runner(self._containers, self._container_files, self._store, request, output, build_id=build_id),
-            finder=ImageFinder(self._store, request, output, self._events),
+            finder=ImageFinder(self._store, request, output, self._events, build_base=self._bases.build),
             request=request,
             output=output,
             locks=self._locks,
