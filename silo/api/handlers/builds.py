@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 from typing import Any
 
 from silo.api.call import Call, Reply, reply_json
@@ -96,8 +95,7 @@ class BuildStream:
             relay.cancel()
             if not task.done():
                 task.cancel()
-            with suppress(asyncio.CancelledError):
-                await asyncio.gather(task, relay, return_exceptions=True)
+            await asyncio.gather(task, relay, return_exceptions=True)
 
     async def _relay(self) -> None:
         while True:
