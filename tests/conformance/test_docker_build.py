@@ -48,7 +48,7 @@ CMD cat app /tmp/who
 
 @pytest.fixture
 def build(docker: Docker) -> Iterator[Builder]:
-    """Removes the images that a test makes."""
+    """Removes the images and caches that a test makes."""
     before = set(docker("images", "-aq", "--no-trunc").split())
     yield Builder(docker)
     if left := docker("ps", "-aq").split():
@@ -57,6 +57,7 @@ def build(docker: Docker) -> Iterator[Builder]:
         left = [image for image in docker("images", "-aq", "--no-trunc").split() if image not in before]
         if left:
             docker.try_("rmi", "-f", *dict.fromkeys(left))
+    docker("builder", "prune", "-af")
 
 
 def test_an_application_is_built_and_runs(build: Builder, docker: Docker, tmp_path: Path) -> None:
