@@ -121,7 +121,7 @@ def _lacks(title: str, *rows: str) -> tuple[Route, ...]:
 
 UNSUPPORTED: tuple[Route, ...] = (
     *_lacks("cancelling a build by its id (hang up instead)", "POST /build/cancel"),
-    *_lacks("BuildKit's session", "POST /session", "POST /grpc"),
+    *_lacks("BuildKit's session (set DOCKER_BUILDKIT=0, or use `silo build`)", "POST /session", "POST /grpc"),
     *_lacks("inspecting an image in a registry (distribution)", "GET /distribution/{name*}/json"),
     *_lacks("attaching by web socket", "GET /containers/{name}/attach/ws"),
     *_lacks(

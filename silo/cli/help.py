@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from silo.cli.grammar import Command, Row
 
-_COMMON = ("run", "exec", "ps", "images", "pull", "logs", "stop", "rm", "cp", "base build")
+_COMMON = ("run", "exec", "ps", "build", "images", "pull", "logs", "stop", "rm", "cp", "base build")
 
 
 def print_help(words: Sequence[str]) -> int:

@@ -70,6 +70,7 @@ class Engine:
                 self.files,
                 store=cast(StepStore, parts.images),
                 files=build_files,
+                bases=self.base,
             )
             self.images.held = self._builds.images_in_use
 

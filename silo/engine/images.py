@@ -52,6 +52,14 @@ class Images:
     def get(self, reference: str, *, platform: str = "") -> Image:
         return self._store.get(reference, platform=platform)
 
+    def ancestors(self, image: Image) -> tuple[Image, ...]:
+        """The images that this one was made from, step by step, as far as they are here; nearest first."""
+        found: list[Image] = []
+        while image.parent and (parent := self._store.find(image.parent)) is not None and parent not in found:
+            found.append(parent)
+            image = parent
+        return tuple(found)
+
     async def pull(self, request: PullRequest, progress: Progress) -> Image:
         image = await self._store.pull(request, progress)
         self._events.publish("image", "pull", request.reference, {"name": request.reference})

@@ -133,6 +133,7 @@ async def plan_container(parts: Parts, record: ContainerRecord, image: Image) ->
         keep_log=config.log.driver != "none",
         log_max_bytes=log_limit_bytes(config),
         auto_remove=config.auto_remove,
+        once=config.build_step,
         vm=vm_of(record, parts.vm_image),
         parked=config.parked,
         disk=config.disk,

@@ -136,7 +136,8 @@ class Catalog:
     def tag(self, reference: str, new_reference: str) -> ImageRecord:
         target = parse_tag_target(new_reference)
         record = self.get(reference)
-        return self.register(_replace(record, tags=(*record.tags, target.canonical)))
+        tagged = _replace(record, tags=(*record.tags, target.canonical))
+        return self.register(tagged, settled=record.id not in self._unsettled)
 
     def add_pushed(self, image_id: str, manifest: ManifestRecord | None, digest_reference: str) -> None:
         """Remember how an image was packed for a registry, so that the next push gives the same digest."""

@@ -32,6 +32,7 @@ def find_recipe(plan: ContainerPlan) -> Recipe | None:
     resources = plan.resources
     plain = (
         plan.personality == PersonalityName.WINDOWS
+        and not plan.once
         and plan.launch is not None
         and not plan.process.tty
         and plan.namespaces == Namespaces()

@@ -108,6 +108,8 @@ class ContainerPlan(msgspec.Struct, frozen=True, kw_only=True):
     log_max_bytes: int = 0
     """0 is unbounded; else the keeper keeps at least this much of the newest output, at most twice."""
     auto_remove: bool = False
+    once: bool = False
+    """Nobody starts this image again (a step of a build): what is made ahead for the next start would be for nothing."""
     vm: str = ""
     """The name of the utility VM to run in; for the level hyperv."""
     parked: bool = False

@@ -100,6 +100,8 @@ class Extraction:
         self._spelling = Spelling(
             lambda directory: names_in(root, directory), lambda path: root.status(path) is not None
         )
+        self.data_end = 0
+        """Where the last file's bytes end in the archive."""
         self._own_links: set[str] = set()
         self._directories: list[tuple[str, tarfile.TarInfo]] = []
 
@@ -113,6 +115,8 @@ class Extraction:
                     if not self._entries_left:
                         raise InvalidRequest("the archive holds too many entries")
                     self._entries_left -= 1
+                    if entry.isreg():
+                        self.data_end = entry.offset_data + entry.size
                     if not (self._skip_devices and entry.isdev() and not entry.isfifo()):
                         self._extract(archive, entry)
             # children change a directory's times

@@ -20,6 +20,7 @@ from pathlib import Path
 import pytest
 import zstandard
 
+from tests.conformance.dockerfiles import EXAMPLES
 from tests.support.building import Builder, context_tar, member, silo, write_context
 from tests.support.daemon import Docker
 
@@ -47,7 +48,7 @@ CMD cat app /tmp/who
 
 @pytest.fixture
 def build(docker: Docker) -> Iterator[Builder]:
-    """Removes the images that a test makes."""
+    """Removes the images and caches that a test makes."""
     before = set(docker("images", "-aq", "--no-trunc").split())
     yield Builder(docker)
     if left := docker("ps", "-aq").split():
@@ -56,6 +57,7 @@ def build(docker: Docker) -> Iterator[Builder]:
         left = [image for image in docker("images", "-aq", "--no-trunc").split() if image not in before]
         if left:
             docker.try_("rmi", "-f", *dict.fromkeys(left))
+    docker("builder", "prune", "-af")
 
 
 def test_an_application_is_built_and_runs(build: Builder, docker: Docker, tmp_path: Path) -> None:
@@ -73,6 +75,17 @@ def test_an_application_is_built_and_runs(build: Builder, docker: Docker, tmp_pa
     assert config["WorkingDir"] == "/srv/app" and config["User"] == "app"
     assert config["Labels"] == {"kind": "test"} and list(config["ExposedPorts"]) == ["8080/tcp"]
     assert config["Cmd"] == ["/bin/sh", "-c", "cat app /tmp/who"]
+
+
+@pytest.mark.process_level
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_dockerfiles_in_the_manner_of_public_ones(build: Builder, docker: Docker, tmp_path: Path, name: str) -> None:
+    example = EXAMPLES[name]
+    context = write_context(tmp_path, {"Dockerfile": example.dockerfile, **example.files})
+    build(context, "-t", "example", *example.build)
+    assert docker("run", "--rm", "example", *example.run) == example.prints
+    again = build(context, "-t", "example", *example.build)
+    assert " ---> Running in" not in again, "everything of the second build comes from the cache"
 
 
 @pytest.mark.process_level
@@ -141,6 +154,9 @@ class TestCache:
         shown = docker("images", "-q", "--no-trunc").split()
         everything = docker("images", "-aq", "--no-trunc").split()
         assert len(set(everything) - set(shown)) == 2
+        ids = docker("history", "-q", "--no-trunc", "kept").split()
+        assert set(ids) - {"<missing>"} <= set(everything) and len(set(ids)) == 4
+        assert build.docker.try_("builder", "prune", "-f", "--keep-storage", "1g").returncode != 0
         pruned = docker("builder", "prune", "-f")
         assert "Total" in pruned
         after = docker("images", "-aq", "--no-trunc").split()
@@ -249,6 +265,22 @@ class TestContexts:
         # Our own client packs the same.
         assert silo(docker, "build", "-t", "ignoring:2", str(tmp_path)).returncode == 0
         assert docker("inspect", "-f", "{{.Id}}", "ignoring") == docker("inspect", "-f", "{{.Id}}", "ignoring:2")
+
+    def test_a_dockerfile_from_elsewhere_is_no_part_of_the_context(
+        self, build: Builder, docker: Docker, tmp_path: Path
+    ) -> None:
+        text = b"FROM busybox\nCOPY . /x\nCMD ls -A /x\n"
+        context = write_context(tmp_path / "context", {"a": ""})
+        build(context, "-f", "-", "-t", "one", stdin=text)
+        assert docker("run", "--rm", "one").split() in (["a"], [".dockerignore", "a"])
+        for _ in range(2):
+            done = silo(docker, "build", "-t", "two", "-f", "-", str(context), stdin=text)
+            assert done.returncode == 0
+        assert done.stdout.count(b"Using cache") == 2
+        assert docker("run", "--rm", "two").split() == ["a"]
+        (tmp_path / "Else").write_text("FROM busybox\nRUN false\n")
+        done = silo(docker, "build", "-f", str(tmp_path / "Else"), str(context))
+        assert b"Dockerfile:2: The command" in done.stderr
 
     def test_a_url_as_context(self, build: Builder, docker: Docker, tmp_path: Path, web: Callable[[Path], str]) -> None:
         (tmp_path / "Dockerfile").write_text("FROM busybox\nCMD echo from a file\n")
@@ -441,6 +473,15 @@ class TestManyAtOnce:
         assert [process.wait(60) for process in running] == [0, 0, 0]
         assert time.monotonic() - began < 10
         assert [docker("run", "--rm", f"many:{n}") for n in range(3)] == ["0", "1", "2"]
+
+    def test_a_locked_cache_is_used_by_one_step_at_a_time(self, build: Builder, tmp_path: Path) -> None:
+        step = "RUN --mount=type=cache,id=lock,sharing=locked,target=/c mkdir /c/taken && sleep 1 && rmdir /c/taken"
+        contexts = [
+            write_context(tmp_path / str(n), {"Dockerfile": f"FROM busybox\nENV n={n}\n{step}\n"}) for n in range(3)
+        ]
+        running = [build.start(context) for context in contexts]
+        assert [process.wait(60) for process in running] == [0, 0, 0]
+        build.docker("builder", "prune", "-af")
 
     def test_a_cancelled_build_leaves_nothing(self, build: Builder, docker: Docker, tmp_path: Path) -> None:
         context = write_context(tmp_path, {"Dockerfile": "FROM busybox\nRUN echo begun; sleep 1000\n"})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from silo.api.encode.configs import encode_healthcheck
@@ -92,16 +93,18 @@ def encode_base(base: ImageBase) -> dict[str, Any]:
     }
 
 
-def encode_history(image: Image) -> list[dict[str, Any]]:
-    """Newest first; only the newest row has an id and tags, as with every image that was not built here."""
+def encode_history(image: Image, ancestors: Sequence[Image] = ()) -> list[dict[str, Any]]:
+    """Newest first. Rows of steps that are images here have ids and tags; others, as of images from elsewhere, have none."""
+    known = {len(step.history): step for step in (*reversed(ancestors), image)}
     rows = []
     for index, entry in enumerate(reversed(image.history)):
+        step = known.get(len(image.history) - index)
         rows.append(
             {
-                "Id": image.id if index == 0 else "<missing>",
+                "Id": step.id if step is not None else "<missing>",
                 "Created": unix_seconds(entry.created),
                 "CreatedBy": entry.created_by,
-                "Tags": (list(image.tags) or None) if index == 0 else None,
+                "Tags": (list(step.tags) or None) if step is not None else None,
                 "Size": entry.size_bytes,
                 "Comment": entry.comment,
             }

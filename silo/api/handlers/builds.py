@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 from typing import Any
 
 from silo.api.call import Call, Reply, reply_json
@@ -11,9 +10,10 @@ from silo.api.decode.build import parse_build
 from silo.api.handlers.progress import ProgressStream
 from silo.engine.building.failure import StepFailed
 from silo.engine.engine import Engine
-from silo.errors import SiloError
+from silo.errors import SiloError, Unsupported
 
 _KEPT_CHARACTERS = 256 * 1024
+_UNSUPPORTED_LIMITS = ("keep-storage", "reserved-space", "max-used-space", "min-free-space")
 
 
 class BuildHandlers:
@@ -39,6 +39,9 @@ class BuildHandlers:
             await output.send({"errorDetail": detail, "error": str(error)})
 
     async def prune(self, call: Call) -> Reply:
+        for key in _UNSUPPORTED_LIMITS:
+            if call.number(key):
+                raise Unsupported(f"builder prune --{key} is not supported", hint="--filter until=24h")
         removed, freed = await self._engine.builds.prune(call.filters(), everything=call.flag("all"))
         return reply_json({"CachesDeleted": list(removed) or None, "SpaceReclaimed": freed})
 
@@ -92,8 +95,7 @@ class BuildStream:
             relay.cancel()
             if not task.done():
                 task.cancel()
-            with suppress(asyncio.CancelledError):
-                await asyncio.gather(task, relay, return_exceptions=True)
+            await asyncio.gather(task, relay, return_exceptions=True)
 
     async def _relay(self) -> None:
         while True:

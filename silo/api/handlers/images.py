@@ -51,7 +51,8 @@ class ImageHandlers:
         return reply_json(encode_image(self._get(call)))
 
     async def history(self, call: Call) -> Reply:
-        return reply_json(encode_history(self._get(call)))
+        image = self._get(call)
+        return reply_json(encode_history(image, self._images.ancestors(image)))
 
     async def create(self, call: Call) -> None:
         """`docker pull`, and `docker import` when `fromSrc` is given."""

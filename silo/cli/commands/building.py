@@ -44,8 +44,9 @@ def build(client: Client, values: Values) -> int:
     output = parse_output(values.text("output")) if "output" in values.given else None
     from silo.cli.contexts import open_context
 
+    query = build_query(values)
     context = open_context(values.arguments[0], values.text("file"))
-    query = build_query(values) | {"dockerfile": context.dockerfile, "remote": context.remote}
+    query |= {"dockerfile": context.dockerfile, "remote": context.remote}
     headers = {"Content-Type": "application/x-tar", **all_credentials_header()}
     lines = client.stream("POST", "/build", query, body=context.pieces, headers=headers)
     image = show_build(lines, quiet=values.flag("quiet"))
@@ -133,10 +134,10 @@ def parse_output(text: str) -> tuple[str, str]:
 
 
 def _export(client: Client, image: str, kind: str, target: str) -> None:
-    """The image's files, by way of a container that never runs."""
+    """The image's files (of a Windows image those on C:), by way of a container that never runs."""
     created = client.post("/containers/create", json={"Image": image, "Cmd": ["none"], "Entrypoint": [""]})["Id"]
     try:
-        pieces = client.request("GET", container_path(created, "/export")).pieces()
+        pieces = client.request("GET", container_path(created, "/archive"), {"path": "/."}).pieces()
         if kind == "tar":
             descriptor = 1 if target == "-" else os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
             for piece in pieces:

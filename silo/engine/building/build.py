@@ -30,6 +30,8 @@ from silo.model.platform import PersonalityName
 MAXIMUM_DOCKERFILE_BYTES = 1 << 20
 _IGNORE_FILE = ".dockerignore"
 _GIT = re.compile(r"^(git://|git@|ssh://|github\.com/)|\.git(#.*)?$")
+# How clients call a Dockerfile that they have put into a context to which it does not belong.
+_FROM_ELSEWHERE = re.compile(r"\.dockerfile\.[0-9a-f]{20}")
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
@@ -136,10 +138,14 @@ class Build:
             except NotFound:
                 raise InvalidRequest("Cannot locate specified Dockerfile: Dockerfile") from None
         await self._drop_ignored(context, name)
-        return parse_dockerfile(content, name=name.rpartition("/")[2])
+        return parse_dockerfile(
+            content, name="Dockerfile" if _FROM_ELSEWHERE.fullmatch(name) else name.rpartition("/")[2]
+        )
 
     async def _drop_ignored(self, context: SourceTree, name: str) -> None:
         """Clients leave out what .dockerignore names, but for itself and the Dockerfile, which the daemon has to read."""
+        if _FROM_ELSEWHERE.fullmatch(name):
+            await context.remove([name])
         try:
             rules = parse_ignore(await context.read(_IGNORE_FILE, limit_bytes=MAXIMUM_DOCKERFILE_BYTES))
         except NotFound:

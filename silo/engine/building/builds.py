@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
+from silo.engine.base import Bases
 from silo.engine.building.build import Build
 from silo.engine.building.images import ImageFinder
 from silo.engine.building.mounts import CACHE_LABEL, CacheLocks
@@ -15,7 +16,7 @@ from silo.engine.building.stage import short
 from silo.engine.containers import Containers
 from silo.engine.events import EventBus
 from silo.engine.files import ContainerFiles
-from silo.engine.filters import Filters, check_keys, parse_moment_ns
+from silo.engine.filters import Filters, any_of, check_keys, labels_match, parse_moment_ns
 from silo.engine.parts import Parts
 from silo.engine.roster import Roster
 from silo.engine.states import ALIVE
@@ -43,6 +44,7 @@ class Builds:
         *,
         store: StepStore,
         files: BuildFiles,
+        bases: Bases,
     ) -> None:
         self._parts = parts
         self._roster = roster
@@ -51,6 +53,7 @@ class Builds:
         self._container_files = container_files
         self._store = store
         self._files = files
+        self._bases = bases
         self._locks = CacheLocks()
         self._running: dict[str, Build] = {}
 
@@ -65,7 +68,7 @@ class Builds:
             files=self._files,
             personalities=self._parts.personalities,
             runner=Runner(self._containers, self._container_files, self._store, request, output, build_id=build_id),
-            finder=ImageFinder(self._store, request, output, self._events),
+            finder=ImageFinder(self._store, request, output, self._events, build_base=self._bases.build),
             request=request,
             output=output,
             locks=self._locks,
@@ -94,14 +97,16 @@ class Builds:
 
         Answers (ids, bytes freed).
         """
-        check_keys(filters, ("until", "id", "type", "unused-for", "inuse", "shared", "private", "parent", "mutable"))
-        until = [parse_moment_ns(text) for text in filters.get("until", ())]
+        check_keys(filters, ("until", "unused-for", "id", "label", "label!"))
+        until = [parse_moment_ns(text) for key in ("until", "unused-for") for text in filters.get(key, ())]
         before = self._store.disk_usage_bytes()
         used = {live.record.image_id: live.id for live in self._roster} | self.images_in_use()
         removed: list[str] = []
         for image in self._store.all():
             recent = any(parse_time(image.created) >= moment for moment in until if image.created)
             if image.tags or image.digests or not _is_step(image) or image.id in used or recent:
+                continue
+            if not (labels_match(image.config.labels, filters) and any_of(filters, "id", _begins(image))):
                 continue
             if self._store.find(image.id) is None or self._store.children(image.id):
                 continue
@@ -152,6 +157,10 @@ class Builds:
 def _is_step(image: Image) -> bool:
     """Made by a build or a commit here, not loaded or pulled."""
     return bool(image.parent) or not (image.layers or image.history)
+
+
+def _begins(image: Image) -> Callable[[str], bool]:
+    return lambda text: image.id.startswith((text, f"sha256:{text}"))
 
 
 def image_tags(request: BuildRequest) -> tuple[str, ...]:

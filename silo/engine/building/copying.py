@@ -161,7 +161,7 @@ def source_path(word: str, personality: Personality | None, *, windows: bool) ->
     if personality is None:
         return re.sub("^[A-Za-z]:", "", word).replace("\\", "/") if windows else word
     if personality.name != "windows":
-        return word
+        return word.replace("\\", "/") if windows else word
     # Wildcards are no names that a path may hold: only what stands before them is mapped.
     parts = word.replace("\\", "/").split("/")
     count = next((index for index, part in enumerate(parts) if any(mark in part for mark in "*?[")), len(parts))

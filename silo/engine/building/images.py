@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
+from silo.engine.base import WINDOWS_REFERENCE
 from silo.engine.building.ports import BuildOutput, StepStore
 from silo.engine.building.request import BuildRequest, Credentials
 from silo.engine.events import EventBus
-from silo.engine.ports import PullRequest
+from silo.engine.ports import Progress, PullRequest
 from silo.model.image import Image
+from silo.model.platform import PersonalityName
 
 SCRATCH = "scratch"
+BuildBase = Callable[[Progress], Awaitable[Image]]
 _DOCKER_HUB = ("https://index.docker.io/v1/", "index.docker.io", "docker.io")
 
 
 class ImageFinder:
     """For one build: what it has pulled once it does not pull again."""
 
-    def __init__(self, store: StepStore, request: BuildRequest, output: BuildOutput, events: EventBus) -> None:
+    def __init__(
+        self,
+        store: StepStore,
+        request: BuildRequest,
+        output: BuildOutput,
+        events: EventBus,
+        *,
+        build_base: BuildBase,
+    ) -> None:
+        """`build_base` makes the image `windows`, which no registry has."""
         self._store = store
+        self._build_base = build_base
         self._request = request
         self._output = output
         self._events = events
@@ -27,7 +42,11 @@ class ImageFinder:
         key = (reference, platform)
         if key in self._pulled:
             return self._pulled[key]
-        found = None if self._request.pull else self._store.find(reference, platform=platform)
+        is_base = reference in (WINDOWS_REFERENCE, WINDOWS_REFERENCE.partition(":")[0])
+        found = self._store.find(reference, platform=platform) if is_base or not self._request.pull else None
+        if found is None and is_base and platform.partition("/")[0] in ("", PersonalityName.WINDOWS):
+            await self._output.say("Building the image windows from Debian's Wine, which takes about a minute once\n")
+            found = await self._build_base(self._output.report)
         if found is None:
             found = await self._pull(reference, platform)
         self._pulled[key] = found

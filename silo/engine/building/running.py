@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import codecs
-from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager
-from typing import Protocol
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import AbstractAsyncContextManager, suppress
+from typing import Any, Protocol
 
 import msgspec
 
@@ -17,6 +17,7 @@ from silo.engine.building.ports import BuildOutput, StepStore
 from silo.engine.building.request import BuildRequest
 from silo.engine.creation import Created
 from silo.engine.roster import WaitResult
+from silo.errors import NotFound
 from silo.model.container import ContainerConfig, Security
 from silo.model.image import Healthcheck, HistoryEntry, Image, ImageConfig
 from silo.model.mount import MountRequest
@@ -79,9 +80,9 @@ class Runner:
         """Raises StepFailed, ProcessStartFailed and what ports raise. A failed step's container stays, unless it is not wanted
         or nobody waits for the build any more."""
         created = await self._containers.create(self._container(step, image, config))
-        await self._output.say(f" ---> Running in {created.id[:12]}\n")
         keep = False
         try:
+            await self._output.say(f" ---> Running in {created.id[:12]}\n")
             code = await self._follow(created.id)
             if code != 0:
                 keep = not self._request.force_remove
@@ -93,7 +94,9 @@ class Runner:
             keep = not (self._request.remove or self._request.force_remove)
         finally:
             if not keep:
-                await _finish(self._containers.remove(created.id, force=True, volumes=True))
+                # somebody may have removed it before
+                with suppress(NotFound):
+                    await _finish(self._containers.remove(created.id, force=True, volumes=True))
         if not keep:
             await self._output.say(f" ---> Removed intermediate container {created.id[:12]}\n")
         return made
@@ -137,9 +140,9 @@ class Runner:
         )
 
 
-async def _finish(removal: object) -> None:
+async def _finish(removal: Coroutine[Any, Any, None]) -> None:
     """A removal goes to its end, also when the build is cancelled once more meanwhile."""
-    task = asyncio.ensure_future(removal)  # type: ignore[call-overload]
+    task = asyncio.ensure_future(removal)
     try:
         await asyncio.shield(task)
     except asyncio.CancelledError:

@@ -26,7 +26,7 @@ from silo.model.clock import now
 from silo.model.image import HistoryEntry, Image, ImageConfig
 from silo.model.mount import MountKind, MountRequest
 from silo.model.platform import PersonalityName
-from silo.model.windows_paths import windows_path
+from silo.model.windows_paths import is_on_drive, windows_path
 
 _DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -127,7 +127,7 @@ class StageBuilder:
             created_by = self._nop(step.text)
             if await self._use_cache(created_by, self.config):
                 return
-            path = self._personality.map_path(step.copy.destination, working_dir=self.config.working_dir)
+            path = self._place(step.copy.destination)
             change = await stack.enter_async_context(parts.files.change(self.image))
             await apply_copy(change, step, path)
             self.image = await parts.store.commit(
@@ -209,8 +209,15 @@ class StageBuilder:
         if not self._windows:
             path = join_directory(current, word)
             return path, path
-        path = self._personality.map_path(word, working_dir=current)
+        path = self._place(word)
         return path, windows_path(path) or "C:\\"
+
+    def _place(self, word: str) -> str:
+        """A path in the image's words → in its Linux root. Raises Unsupported for another drive than C:, which no image has."""
+        path = self._personality.map_path(word, working_dir=self.config.working_dir)
+        if self._windows and not is_on_drive(path):
+            raise Unsupported(f"the drive {word[:2]} of {word} is not supported", hint="an image has C: only")
+        return path
 
 
 def short(image_id: str) -> str:

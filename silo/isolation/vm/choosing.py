@@ -41,9 +41,10 @@ class Chooser:
         self._settings = settings
 
     def recipe(self, plan: ContainerPlan) -> VmRecipe:
-        """A container that has a scratch already begins anew: what was begun ahead knows nothing of that."""
+        """A container that has a scratch already begins anew: what was begun ahead knows nothing of that. For an image that is
+        started once a template would cost more than it saves."""
         fresh = not (plan.directory / SCRATCH_DISK).exists()
-        begun = find_ahead(plan) if fresh else None
+        begun = find_ahead(plan) if fresh and not plan.once else None
         return VmRecipe(
             vm=plan.vm,
             memory_bytes=memory_of(plan.resources, plan.personality, self._settings.default_memory_bytes),

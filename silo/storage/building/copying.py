@@ -19,7 +19,7 @@ from silo.model.build import CopyTarget, SourceItem, SourceKind
 from silo.model.tar_format import END, build_header, padding
 from silo.model.windows_paths import is_on_drive, resolve_case
 from silo.storage.archives import explained_path, names_in
-from silo.storage.building.plain import MAXIMUM_ENTRIES, open_plain
+from silo.storage.building.plain import MAXIMUM_ENTRIES, check_whole, open_plain
 from silo.storage.building.tree import Excludes, walk
 from silo.storage.extraction import Extraction
 from silo.storage.streaming import Halt
@@ -88,7 +88,7 @@ def _unpack(tree: Root, item: SourceItem, root: Root, path: str, target: CopyTar
         root.make_directory(name, _DIRECTORY_MODE)
         root.set_owner(name, *owner)
     with open(tree.open(item.path, os.O_RDONLY | os.O_NOFOLLOW), "rb") as file:
-        Extraction(
+        extraction = Extraction(
             root,
             path,
             Shift(),
@@ -97,7 +97,10 @@ def _unpack(tree: Root, item: SourceItem, root: Root, path: str, target: CopyTar
             no_overwrite_dir_non_dir=False,
             skip_devices=True,
             maximum_entries=MAXIMUM_ENTRIES,
-        ).run(open_plain(file, root.path, halt.check))
+        )
+        plain = open_plain(file, root.path, halt.check)
+        extraction.run(plain)
+        check_whole(plain, extraction.data_end)
 
 
 class _Copy:

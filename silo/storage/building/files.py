@@ -23,7 +23,7 @@ from silo.model.ids import new_id
 from silo.model.image import Image
 from silo.model.runtime import Rootfs
 from silo.storage.building.copying import copy_item, is_directory, make_directories, spelled
-from silo.storage.building.plain import MAXIMUM_ENTRIES, open_plain
+from silo.storage.building.plain import MAXIMUM_ENTRIES, check_whole, open_plain
 from silo.storage.building.tree import Digests, Excludes, SourceTree
 from silo.storage.extraction import Extraction
 from silo.storage.failures import explained
@@ -155,9 +155,12 @@ class BuildFiles:
 def _unpack(source: BinaryIO, place: Path, halt: Halt | None = None) -> None:
     check = halt.check if halt is not None else _go_on
     with explained("unpack the build's context"), Root(place) as root:
-        Extraction(
+        extraction = Extraction(
             root, "", Shift(), keep_owners=False, no_overwrite_dir_non_dir=False, maximum_entries=MAXIMUM_ENTRIES
-        ).run(open_plain(source, place, check))
+        )
+        plain = open_plain(source, place, check)
+        extraction.run(plain)
+        check_whole(plain, extraction.data_end)
         while source.read(_DRAINED_BYTES):
             pass
 

@@ -23,6 +23,7 @@ MAXIMUM_ENTRIES = 2_000_000
 _RESERVE_BYTES = 64 << 20
 _ROOM_CHECK_BYTES = 64 << 20
 _SNIFFED_BYTES = 6
+_BLOCK_BYTES = 512
 _ZSTD_WINDOW = 1 << 27
 _BUFFER_BYTES = 256 * 1024
 # the stubs of isal declare an instance where the module has the class
@@ -32,14 +33,18 @@ _NO_ARCHIVE: tuple[type[Exception], ...] = (*_DAMAGE, tarfile.TarError, OSError,
 
 
 class PlainStream(io.RawIOBase):
-    """The uncompressed bytes of a file, with a bound and an eye on the disk that they are written to."""
+    """The uncompressed bytes of a file, with a bound and an eye on the disk that they are written to.
+
+    Docker's client sends a context whose last block is not filled up: zeros follow then, and `size` is what really came.
+    """
 
     def __init__(self, source: BinaryIO, disk: Path, check: Callable[[], None]) -> None:
         """`check` is asked now and then, and raises when the operation was cancelled."""
         super().__init__()
         self._disk = disk
         self._check = check
-        self._read_bytes = 0
+        self.size = 0
+        self._padding = 0
         self._next_room_check = 0
         peeked = source if isinstance(source, io.BufferedReader) else io.BufferedReader(cast(io.RawIOBase, source))
         self._plain = _decompressed(peeked, peeked.peek(_SNIFFED_BYTES)[:_SNIFFED_BYTES])
@@ -58,16 +63,20 @@ class PlainStream(io.RawIOBase):
             if error.errno is not None:
                 raise
             raise InvalidRequest("the archive is damaged or truncated", details=str(error)) from error
+        if data:
+            self._count(len(data))
+        else:
+            data = bytes(min(-(self.size + self._padding) % _BLOCK_BYTES, len(buffer)))
+            self._padding += len(data)
         buffer[: len(data)] = data
-        self._count(len(data))
         return len(data)
 
     def _count(self, size: int) -> None:
-        self._read_bytes += size
-        if self._read_bytes > MAXIMUM_BYTES:
+        self.size += size
+        if self.size > MAXIMUM_BYTES:
             raise InvalidRequest(f"the archive unpacks to more than {MAXIMUM_BYTES >> 30} GiB")
-        if self._read_bytes >= self._next_room_check:
-            self._next_room_check = self._read_bytes + _ROOM_CHECK_BYTES
+        if self.size >= self._next_room_check:
+            self._next_room_check = self.size + _ROOM_CHECK_BYTES
             if free_bytes(self._disk) < _RESERVE_BYTES + _ROOM_CHECK_BYTES:
                 raise host_error(OSError(28, "No space left on device"), "the archive does not fit on the disk")
 
@@ -75,6 +84,14 @@ class PlainStream(io.RawIOBase):
 def open_plain(source: BinaryIO, disk: Path, check: Callable[[], None]) -> io.BufferedReader:
     """`source` is read from its present place on; gzip, bzip2, xz, zstd or nothing is found out from its first bytes."""
     return io.BufferedReader(PlainStream(source, disk, check), _BUFFER_BYTES)
+
+
+def check_whole(reader: io.BufferedReader, data_end: int) -> None:
+    """Raises InvalidRequest when `data_end`, where the last file's bytes end, lies behind what came."""
+    stream = reader.raw
+    assert isinstance(stream, PlainStream)
+    if data_end > stream.size:
+        raise InvalidRequest("the archive is damaged or truncated", details="it ends within a file")
 
 
 def is_archive(file: BinaryIO) -> bool:

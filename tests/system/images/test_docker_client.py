@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.building import Builder
 from tests.support.daemon import Docker, docker_for, running_silod
 from tests.support.image_store import Registry, run_registry
 from tests.support.images import busybox_image_tar, busybox_layer
@@ -101,3 +102,21 @@ def test_a_bad_archive(docker: Docker, tmp_path: Path) -> None:
     (tmp_path / "bad.tar").write_bytes(b"no tar" * 200)
     done = docker.try_("load", "-i", str(tmp_path / "bad.tar"))
     assert done.returncode != 0 and "the archive is damaged" in done.stderr + done.stdout
+
+
+def test_a_build_pulls_what_it_is_built_upon(docker: Docker, near_registry: Registry) -> None:
+    build = Builder(docker)
+    reference = f"{near_registry.address}/team/base:1"
+    docker("tag", "busybox", reference)
+    docker("push", reference)
+    docker("rmi", reference)
+    text = f"FROM {reference}\nCOPY --from={reference} /bin/busybox /copy\nCMD echo built\n"
+    printed = build.dockerfile(text, "-t", "pulled")
+    assert f"Pulling {reference}\n" in printed and printed.count("Pulling") == 1
+    assert docker("run", "--rm", "pulled") == "built"
+    assert "Pulling" not in build.dockerfile(text)
+    again = build.dockerfile(text, "--pull")
+    assert f"Pulling {reference}\n" in again and again.count("Using cache") == 2
+    done = build.try_("-", stdin=f"FROM {near_registry.address}/team/none\n".encode())
+    assert done.returncode == 1 and "Dockerfile:1: " in done.stderr
+    docker("rmi", "-f", "pulled", reference)

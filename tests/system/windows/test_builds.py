@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -57,6 +58,25 @@ COPY --from=0 /bin/busybox C:/linux.bin
 RUN find "line 2" C:\site\generated.txt & dir /b C:\copies
 CMD type C:\SITE\Generated.TXT
 """
+SERVICE = r"""# escape=`
+FROM windows AS publish
+WORKDIR C:\build
+COPY say.exe service.exe
+RUN copy service.exe C:\build\published.exe >nul && certutil -? >nul 2>nul & exit 0
+
+FROM windows
+LABEL maintainer="somebody@example.org" `
+      description="a service"
+ENV SERVICE_HOME C:\service
+COPY --from=publish C:\build\published.exe C:\service\service.exe
+COPY ["with space.txt", "C:/service/"]
+WORKDIR C:/service
+RUN setx /M PATH "C:\service;%PATH%" && if not exist logs mkdir logs
+VOLUME C:\service\logs
+HEALTHCHECK --interval=1s --timeout=20s --retries=3 CMD if exist C:\service\service.exe (exit 0) else (exit 1)
+ENTRYPOINT ["service.exe"]
+CMD ["events"]
+"""
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +112,22 @@ def test_a_linux_stage_feeds_a_windows_one(build: Builder, docker: Docker) -> No
     assert "generated.txt" in printed
     assert docker("run", "--rm", "mixed").split() == ["line", "1", "line", "2", "line", "3"]
     assert docker("inspect", "-f", "{{.Os}}", "mixed") == "windows"
+
+
+def test_a_service_that_is_healthy_and_found_by_path(build: Builder, docker: Docker, tmp_path: Path) -> None:
+    context = write_context(tmp_path, {"Dockerfile": SERVICE, "with space.txt": "spaced"})
+    compile_program("say", context)
+    build(context, "-t", "service")
+    docker("run", "-d", "--name", "service", "service")
+    try:
+        deadline = time.monotonic() + 30
+        while docker("inspect", "-f", "{{.State.Health.Status}}", "service") != "healthy":
+            assert time.monotonic() < deadline, docker("logs", "service")
+            time.sleep(0.2)
+        assert docker("logs", "service") == "ready"
+        assert docker("exec", "service", "cmd", "/c", "type", "with space.txt") == "spaced"
+    finally:
+        docker("rm", "-f", "-v", "service")
 
 
 def test_windows_errors(build: Builder) -> None:

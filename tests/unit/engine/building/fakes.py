@@ -324,7 +324,7 @@ class Site:
             files=self.files,  # type: ignore[arg-type]
             personalities={PersonalityName.LINUX: LinuxPersonality(), PersonalityName.WINDOWS: WindowsPersonality()},
             runner=self.runner,  # type: ignore[arg-type]
-            finder=ImageFinder(self.store, asked, self.output, EventBus()),  # type: ignore[arg-type]
+            finder=ImageFinder(self.store, asked, self.output, EventBus(), build_base=self._build_base),  # type: ignore[arg-type]
             request=asked,
             output=self.output,
             locks=CacheLocks(),
@@ -333,3 +333,8 @@ class Site:
             return await build.run(chunks())
         finally:
             assert self.files.open == 0, "something of a build was not given back"
+
+    async def _build_base(self, _progress: Any) -> Image:
+        image = base("windows", platform=WINDOWS)
+        self.store.images[image.id] = image
+        return image

@@ -181,6 +181,17 @@ def test_pulls() -> None:
     assert site.store.pulls[-1].username == "h" and site.store.pulls[-1].platform == "linux/amd64"
 
 
+def test_the_windows_base_is_built_by_its_first_use() -> None:
+    site = Site()
+    image = run(site.build("FROM windows\nRUN ver\n", pull=True))
+    assert image.platform.os == "windows" and not site.store.pulls
+    assert "Building the image windows" in site.output.text
+    run(site.build("FROM windows\nRUN ver\n", pull=True))
+    assert "Building the image windows" not in site.output.text
+    with pytest.raises(NotFound):
+        run(site.build("FROM --platform=linux/amd64 windows\n"))
+
+
 def test_platforms() -> None:
     site = Site(base("both"), base("both", platform=WINDOWS))
     text = "FROM --platform=$BUILDPLATFORM both\nARG TARGETPLATFORM\nARG TARGETOS=x\nLABEL t=$TARGETPLATFORM/$TARGETOS b=$BUILDOS\n"

@@ -8,10 +8,13 @@ import pytest
 
 from silo.dockerfile.parser import parse_dockerfile
 from silo.engine.building.commands import command_of, run_command_of
+from silo.engine.building.copying import source_path
 from silo.engine.building.metadata import Editor, Metadata, join_directory, with_variable
 from silo.engine.building.variables import Arguments, Scope, platform_arguments
 from silo.errors import InvalidRequest, Unsupported
+from silo.linux import LinuxPersonality
 from silo.model.image import Healthcheck, ImageConfig
+from silo.windows.personality import WindowsPersonality
 
 
 def apply(*lines: str, windows: bool = False, args: dict[str, str] | None = None, **config: Any) -> Metadata:
@@ -102,6 +105,23 @@ def test_arguments_of_platforms() -> None:
     assert (
         found["TARGETPLATFORM"] == "linux/arm64/v8" and found["TARGETVARIANT"] == "v8" and found["BUILDVARIANT"] == ""
     )
+
+
+@pytest.mark.parametrize(
+    ("word", "personality", "windows", "path"),
+    [
+        ("a/b", None, False, "a/b"),
+        (".\\bin\\app.exe", None, True, "./bin/app.exe"),
+        ("C:\\x", None, True, "/x"),
+        ("/out/*.txt", LinuxPersonality(), False, "/out/*.txt"),
+        ("\\out\\a", LinuxPersonality(), True, "/out/a"),
+        ("C:\\App\\*.dll", WindowsPersonality(), False, "/silo/prefix/drive_c/App/*.dll"),
+        ("c:/", WindowsPersonality(), True, "/silo/prefix/drive_c"),
+        ("*.dll", WindowsPersonality(), True, "/silo/prefix/drive_c/*.dll"),
+    ],
+)
+def test_source_words(word: str, personality: Any, windows: bool, path: str) -> None:
+    assert source_path(word, personality, windows=windows) == path
 
 
 def test_directories() -> None:

@@ -54,6 +54,7 @@ def test_names_limits_and_binds_do_not_matter() -> None:
         {"sysctls": {"a": "b"}},
         {"resources": Resources(ulimits=(Ulimit(name="core", soft=0, hard=0),))},
         {"mounts": (PlannedMount(target="/x", kind=MountKind.TMPFS),)},
+        {"once": True},
     ],
 )
 def test_what_cannot_be_changed_later_is_made_cold(fields: dict[str, Any]) -> None:
