@@ -65,8 +65,13 @@ class EagerUnpacker:
                 if is_windows_layer(first_member(self._chunks(path, blob))):
                     # what lies below decides what such a layer looks like
                     continue
+                with path.open("rb") as file:
+                    plain = detect_compression(file.read(_HEAD)) is Compression.NONE
                 diff_id, _ = self._layers.unpack_unknown(
-                    self._operation, self._chunks(path, blob), packed_bytes=blob.size
+                    self._operation,
+                    self._chunks(path, blob),
+                    packed_bytes=blob.size,
+                    digest=blob.digest if plain else "",
                 )
                 self.unpacked.add(diff_id)
 
