@@ -113,11 +113,16 @@ class LayerStore:
             return msgspec.structs.replace(record, size_bytes=size)
 
     def unpack_unknown(
-        self, operation: Operation, chunks: Iterable[bytes], *, packed_bytes: int, digest: str = ""
+        self,
+        operation: Operation,
+        chunks: Iterable[bytes],
+        *,
+        packed_bytes: int,
+        digest: Callable[[], str] | None = None,
     ) -> tuple[str, int]:
         """Unpack a layer whose diff id is not told; answers (diff id, bytes of its files).
 
-        `digest`: of the content, where the caller knows it because nothing is packed.
+        `digest`: that of the content, asked after the last chunk, where the caller knows it because nothing is packed.
         """
         target = operation.path()
         try:
@@ -142,7 +147,7 @@ class LayerStore:
         on_progress: Callable[[int], None],
         below: Sequence[Path] | None,
         *,
-        digest: str = "",
+        digest: Callable[[], str] | None = None,
     ) -> tuple[UnpackedLayer, str]:
         try:
             target.mkdir(mode=0o755)
@@ -165,7 +170,7 @@ class LayerStore:
                 pass
         for warning in result.warnings:
             _LOG.warning("layer in %s: %s", target.parent.name, warning)
-        return result, digest or f"sha256:{found.hexdigest()}"
+        return result, digest() if digest else f"sha256:{found.hexdigest()}"
 
 
 def chain_key(below: Sequence[LayerRecord], diff_id: str) -> str:
