@@ -129,17 +129,18 @@ class Catalog:
     def dismiss_unsynced(self, boot: str) -> list[ImageRecord]:
         """Forget images of which another boot than this one had not synced all; names that they took go back. Answers them."""
         gone = {record.id: record for record in self._records.values() if record.unsynced not in ("", boot)}
-        for record in gone.values():
-            for tag, owner in record.taken:
-                # it may have been taken from one that is dismissed as well
-                while owner in gone:
-                    owner = dict(gone[owner].taken).get(tag, "")
-                previous = self._records.get(owner)
-                if tag in record.tags and previous is not None:
-                    self._write([_replace(previous, tags=(*previous.tags, tag))])
-        for image_id in gone:
-            self._documents.delete(image_id)
-            del self._records[image_id]
+        with self._documents.transaction():
+            for record in gone.values():
+                for tag, owner in record.taken:
+                    # it may have been taken from one that is dismissed as well
+                    while owner in gone:
+                        owner = dict(gone[owner].taken).get(tag, "")
+                    previous = self._records.get(owner)
+                    if tag in record.tags and previous is not None:
+                        self._write([_replace(previous, tags=(*previous.tags, tag))])
+            for image_id in gone:
+                self._documents.delete(image_id)
+                del self._records[image_id]
         return list(gone.values())
 
     def tag(self, reference: str, new_reference: str) -> ImageRecord:
