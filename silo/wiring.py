@@ -15,6 +15,7 @@ from silo.engine.base import BaseProgress, get_vm_image
 from silo.engine.engine import Engine
 from silo.engine.parts import Parts
 from silo.engine.ports import VolumeInfo
+from silo.host.time_zones import find_time_zone_rule
 from silo.images.limits import ImageLimits
 from silo.images.records import ImageRecord
 from silo.images.store import LocalImageStore
@@ -32,7 +33,9 @@ from silo.network.bridge import BridgeNetworks
 from silo.state import Database
 from silo.storage import LocalStorage
 from silo.windows.base.environment import OS_VERSION
+from silo.windows.layer_format import WindowsLayerFormat
 from silo.windows.personality import WindowsPersonality
+from silo.windows.registry.looking import WindowsRegistry
 from silo.windows.registry_text import compare_registry
 
 
@@ -143,9 +146,16 @@ async def build_daemon(settings: Settings) -> AsyncIterator[ApiServer]:
             records=database.documents("images", ImageRecord),
             limits=ImageLimits(layer_bytes=settings.max_layer_bytes),
             insecure_registries=settings.insecure_registries,
+            windows=WindowsLayerFormat(),
             windows_version=OS_VERSION,
             bases_mirror=settings.windows_bases_mirror,
             push_silo_base=settings.push_silo_base,
+        )
+        storage = LocalStorage(
+            data_root=settings.data_root,
+            run_root=settings.run_root,
+            volumes=database.documents("volumes", VolumeInfo),
+            compare_registry=compare_registry,
         )
         parts = Parts(
             images=images,
@@ -155,12 +165,7 @@ async def build_daemon(settings: Settings) -> AsyncIterator[ApiServer]:
                 default_subnet=settings.subnet,
                 bridge_name=settings.bridge,
             ),
-            storage=LocalStorage(
-                data_root=settings.data_root,
-                run_root=settings.run_root,
-                volumes=database.documents("volumes", VolumeInfo),
-                compare_registry=compare_registry,
-            ),
+            storage=storage,
             runtimes={
                 Isolation.PROCESS: ProcessRuntime(
                     run_root=settings.run_root,
@@ -185,7 +190,7 @@ async def build_daemon(settings: Settings) -> AsyncIterator[ApiServer]:
             },
             personalities={
                 PersonalityName.LINUX: LinuxPersonality(),
-                PersonalityName.WINDOWS: WindowsPersonality(),
+                PersonalityName.WINDOWS: WindowsPersonality(find_time_zone_rule),
             },
             data_root=settings.data_root,
             run_root=settings.run_root,
@@ -198,6 +203,8 @@ async def build_daemon(settings: Settings) -> AsyncIterator[ApiServer]:
             daemon_id=_daemon_id(settings.data_root),
             base=WineBase(settings.cache_root),
             vm_image=utility_vm,
+            build_files=storage.builds,
+            registry=WindowsRegistry(),
             login=images.login,
         )
         images.build_base_by(engine.base.build)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from silo.api.handlers.archives import ArchiveHandlers
 from silo.api.handlers.bases import BaseHandlers
+from silo.api.handlers.builds import BuildHandlers
 from silo.api.handlers.containers import ContainerHandlers
 from silo.api.handlers.execs import ExecHandlers
 from silo.api.handlers.images import ImageHandlers
 from silo.api.handlers.networks import NetworkHandlers, VolumeHandlers
+from silo.api.handlers.registries import RegistryHandlers
 from silo.api.handlers.streams import StreamHandlers
 from silo.api.handlers.system import SystemHandlers
 from silo.api.routing import Handler, Route
@@ -26,6 +28,7 @@ def build_routes(engine: Engine) -> tuple[Route, ...]:
     """Longer patterns come before the `{name*}` that would swallow them."""
     system = SystemHandlers(engine)
     bases = BaseHandlers(engine)
+    builds = BuildHandlers(engine)
     containers = ContainerHandlers(engine)
     streams = StreamHandlers(engine)
     execs = ExecHandlers(engine)
@@ -33,13 +36,15 @@ def build_routes(engine: Engine) -> tuple[Route, ...]:
     images = ImageHandlers(engine)
     networks = NetworkHandlers(engine)
     volumes = VolumeHandlers(engine)
+    registries = RegistryHandlers(engine)
     return (
         _row("GET", "/_ping", "ping", system.ping),
         _row("GET", "/version", "version", system.version),
         _row("GET", "/info", "info", system.info),
         _stream("GET", "/events", "events", system.events),
         _row("GET", "/system/df", "system df", system.disk_usage),
-        _row("POST", "/build/prune", "builder prune", system.prune_build_cache),
+        _stream("POST", "/build", "build", builds.build),
+        _row("POST", "/build/prune", "builder prune", builds.prune),
         _row("POST", "/auth", "login", images.auth),
         _row("POST", "/containers/create", "create", containers.create),
         _row("GET", "/containers/json", "ps", containers.list),
@@ -99,6 +104,12 @@ def build_routes(engine: Engine) -> tuple[Route, ...]:
         _row("GET", "/silo/v1/base/vm", "silo base ls", bases.list_vms),
         _row("POST", "/silo/v1/base/vm/import", "silo base import vm", bases.import_vm),
         _row("DELETE", "/silo/v1/base/vm/{name}", "silo base rm vm", bases.remove_vm),
+        _row("GET", "/silo/v1/registry/query", "silo registry query", registries.query),
+        _row("POST", "/silo/v1/registry/query", "silo registry query of a hive", registries.query),
+        _row("GET", "/silo/v1/registry/export", "silo registry export", registries.export),
+        _row("POST", "/silo/v1/registry/export", "silo registry export of a hive", registries.export),
+        _row("GET", "/silo/v1/registry/diff", "silo registry diff", registries.diff),
+        _row("POST", "/silo/v1/registry/diff", "silo registry diff of hives", registries.diff),
         *UNSUPPORTED,
     )
 
@@ -109,8 +120,7 @@ def _lacks(title: str, *rows: str) -> tuple[Route, ...]:
 
 
 UNSUPPORTED: tuple[Route, ...] = (
-    *_lacks("building images (docker build)", "POST /build"),
-    *_lacks("the build cache (docker builder)", "POST /build/cancel"),
+    *_lacks("cancelling a build by its id (hang up instead)", "POST /build/cancel"),
     *_lacks("BuildKit's session", "POST /session", "POST /grpc"),
     *_lacks("inspecting an image in a registry (distribution)", "GET /distribution/{name*}/json"),
     *_lacks("attaching by web socket", "GET /containers/{name}/attach/ws"),

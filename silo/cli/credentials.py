@@ -59,6 +59,23 @@ def find_credentials(registry: str) -> tuple[str, str]:
     return "", ""
 
 
+def all_credentials_header() -> dict[str, str]:
+    """X-Registry-Config for a build, which may pull from any registry."""
+    docker = os.environ.get("DOCKER_CONFIG") or os.path.expanduser("~/.docker")
+    registries = dict.fromkeys(
+        key for path in (own_file(), f"{docker}/config.json") for key in (_load(path).get("auths") or {})
+    )
+    known = {}
+    for registry in registries:
+        user, password = find_credentials(registry)
+        if user:
+            known[registry] = {"username": user, "password": password, "serveraddress": registry}
+    if not known:
+        return {}
+    encoded = binascii.b2a_base64(dumps(known).encode(), newline=False).replace(b"+", b"-").replace(b"/", b"_")
+    return {"X-Registry-Config": encoded.decode()}
+
+
 def registry_header(image: str) -> dict[str, str]:
     """X-Registry-Auth for a pull or push."""
     registry = registry_of(image)

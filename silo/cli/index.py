@@ -17,6 +17,7 @@ MODULES = {
     "life": ("restart", "stop", "kill", "rm", "pause", "unpause", "wait", "rename", "update", "container prune"),
     "looking": ("logs", "top", "diff", "port", "inspect", "container inspect"),
     "statistics": ("stats",),
+    "building": ("build", "builder prune"),
     "images": ("images", "rmi", "tag", "history", "image inspect", "image prune", "commit"),
     "moving": ("pull", "push", "load", "save", "import", "export"),
     "registries": ("login", "logout"),
@@ -28,6 +29,7 @@ MODULES = {
     "system": ("info", "version", "system df", "system prune"),
     "happenings": ("events",),
     "bases": ("base build", "base ls", "base rm", "base import"),
+    "registry": ("registry query", "registry export", "registry diff"),
     "daemon": ("daemon",),
     "completion": ("completion", "__complete"),
 }
@@ -36,10 +38,12 @@ HIDDEN = ("__complete",)
 GROUPS = {
     "container": "Work with containers",
     "image": "Work with images",
+    "builder": "Work with what builds leave",
     "network": "Work with networks",
     "volume": "Work with volumes",
     "system": "Work with the whole of Silo",
     "base": "Work with the base images that Silo builds itself",
+    "registry": "Look at the registry of Windows images, containers and hives",
 }
 _CONTAINER_VERBS = (
     "attach", "commit", "cp", "create", "diff", "exec", "export", "kill", "logs", "pause", "port", "rename", "restart",
@@ -52,6 +56,8 @@ ALIASES = {
     "container ps": "ps",
     "container remove": "rm",
     **{f"image {verb}": verb for verb in ("history", "import", "load", "pull", "push", "save", "tag")},
+    "image build": "build",
+    "builder build": "build",
     "image ls": "images",
     "image list": "images",
     "image rm": "rmi",

@@ -139,7 +139,9 @@ class Containers:
             if (value := getattr(resources, name)) != getattr(default, name)
         }
         merged = msgspec.structs.replace(config.resources, **changes)
+        personality = self._parts.personality(live.record.personality)
         check_limits(merged)
+        warnings = personality.check_resources(merged, config.isolation)
         check_level(msgspec.structs.replace(config, resources=merged))
         if 0 < merged.memory_bytes < MINIMUM_MEMORY_BYTES:
             raise InvalidRequest("Minimum memory limit allowed is 6MB")
@@ -151,13 +153,14 @@ class Containers:
             )
         async with live.lock:
             if live.record.state.status in ALIVE and changes:
-                await self._parts.runtime(live.record.isolation).update(live.id, merged)
+                limits = personality.limits(merged, config.isolation)
+                await self._parts.runtime(live.record.isolation).update(live.id, limits)
             policy = restart if restart is not None and restart.name else config.restart
             self._roster.replace(
                 live, config=msgspec.structs.replace(live.record.config, resources=merged, restart=policy)
             )
         self._lifecycle.publish(live, "update")
-        return ()
+        return warnings
 
     async def resize(self, reference: str, rows: int, columns: int) -> None:
         record = self._alive(reference).record

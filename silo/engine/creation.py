@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ipaddress
 import re
-import shutil
 from contextlib import ExitStack
 
 import msgspec
@@ -15,7 +14,7 @@ from silo.engine.events import EventBus
 from silo.engine.levels import check_joined, check_level, check_vm_words, is_parked
 from silo.engine.limits import check_limits, check_sysctls
 from silo.engine.parts import Parts
-from silo.engine.planning import check_mount_targets, log_limit_bytes
+from silo.engine.planning import check_mount_targets, log_limit_bytes, mount_place, scratch_size_on_host
 from silo.engine.ports import VolumeInfo
 from silo.engine.roster import Roster
 from silo.engine.signals import parse_signal
@@ -73,8 +72,8 @@ class Creator:
         container_id = new_id()
         with ExitStack() as undo:
             config, points = self._make_volumes(config, undo)
-            self._parts.storage.create_scratch(container_id)
-            undo.callback(self._drop_scratch, container_id)
+            self._parts.storage.create_scratch(container_id, size_bytes=scratch_size_on_host(config))
+            undo.callback(self._parts.storage.discard_scratch, container_id)
             path, args = (config.image, ()) if config.disk else personality.describe_command(config, image)
             record = ContainerRecord(
                 id=container_id,
@@ -94,9 +93,6 @@ class Creator:
             "container", "create", container_id, config.labels | {"image": config.image, "name": chosen}
         )
         return Created(id=container_id, warnings=warnings)
-
-    def _drop_scratch(self, container_id: str) -> None:
-        shutil.rmtree(self._parts.storage.container_directory(container_id), ignore_errors=True)
 
     def _settle(self, config: ContainerConfig, image: Image) -> ContainerConfig:
         """Replace names by ids and inherit what the image and `--volumes-from` add, so that later steps need not ask."""
@@ -184,23 +180,22 @@ class Creator:
     def _settle_mounts(self, config: ContainerConfig, image: Image) -> tuple[MountRequest, ...]:
         mounts = list(config.mounts)
         personality = self._parts.personality(_personality_of(image))
-        taken = {personality.map_path(mount.target).rstrip("/") for mount in mounts}
+        taken = {mount_place(mount, personality) for mount in mounts}
         for text in config.volumes_from:
             reference, _, mode = text.partition(":")
             if mode not in ("", "ro", "rw"):
                 raise InvalidRequest(f"invalid mode in --volumes-from: {text}", hint="ro or rw")
             source = self._roster.resolve(reference).record
             for point, request in zip(source.mounts, source.config.mounts, strict=True):
-                if (
-                    request.kind is not MountKind.TMPFS
-                    and personality.map_path(request.target).rstrip("/") not in taken
-                ):
-                    taken.add(personality.map_path(request.target).rstrip("/"))
-                    read_only = request.read_only or mode == "ro"
+                if request.kind is not MountKind.TMPFS and mount_place(request, personality) not in taken:
+                    taken.add(mount_place(request, personality))
+                    # a pipe is never read-only
+                    read_only = request.kind is not MountKind.NAMED_PIPE and (request.read_only or mode == "ro")
                     mounts.append(
                         msgspec.structs.replace(request, source=point.name or request.source, read_only=read_only)
                     )
-        for target in dict.fromkeys((*config.volumes, *image.config.volumes)):
+        image_volumes = () if config.build_step else image.config.volumes
+        for target in dict.fromkeys((*config.volumes, *image_volumes)):
             if personality.map_path(target).rstrip("/") not in taken:
                 mounts.append(MountRequest(kind=MountKind.VOLUME, target=target))
         return tuple(mounts)

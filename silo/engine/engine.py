@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
+from typing import cast
 
 from silo.engine.base import Bases, BaseSource, VmImageSource
+from silo.engine.building.builds import Builds
+from silo.engine.building.ports import BuildFiles, StepStore
 from silo.engine.containers import Containers
 from silo.engine.events import EventBus
 from silo.engine.execs import Execs
@@ -14,7 +17,9 @@ from silo.engine.images import Images
 from silo.engine.lifecycle import Lifecycle
 from silo.engine.networks import NetworkUseCases
 from silo.engine.parts import Parts
+from silo.engine.ports import RegistryViewer
 from silo.engine.recovery import recover
+from silo.engine.registry import Registries
 from silo.engine.roster import Roster
 from silo.engine.system import System
 from silo.engine.volumes import Volumes
@@ -37,6 +42,8 @@ class Engine:
         daemon_id: str,
         base: BaseSource,
         vm_image: VmImageSource,
+        registry: RegistryViewer,
+        build_files: BuildFiles | None = None,
         login: Callable[[str, str, str], Awaitable[str]] | None = None,
     ) -> None:
         self._parts = parts
@@ -45,6 +52,7 @@ class Engine:
         self._lifecycle = Lifecycle(parts, self._roster, self.events)
         self.containers = Containers(parts, self._roster, self.events, self._lifecycle, vm_image)
         self.files = ContainerFiles(parts, self._roster, self._lifecycle)
+        self.registries = Registries(parts, self._roster, self.files, registry)
         self.execs = Execs(parts, self._roster.resolve, self.events)
         self.images = Images(parts, self._roster, self.events)
         self.networks = NetworkUseCases(parts, self._roster, self.events, self.containers)
@@ -52,6 +60,25 @@ class Engine:
         self.system = System(parts, self._roster, self.events, daemon_id)
         self.base = Bases(base, vm_image, parts.images, self.events, vm_users=self.containers.vm_users)
         self._login = login
+        self._builds: Builds | None = None
+        if build_files is not None:
+            self._builds = Builds(
+                parts,
+                self._roster,
+                self.events,
+                self.containers,
+                self.files,
+                store=cast(StepStore, parts.images),
+                files=build_files,
+            )
+            self.images.held = self._builds.images_in_use
+
+    @property
+    def builds(self) -> Builds:
+        """Raises Unsupported where the engine was assembled without."""
+        if self._builds is None:
+            raise Unsupported("building images is not supported")
+        return self._builds
 
     @property
     def default_isolation(self) -> Isolation:
@@ -70,7 +97,10 @@ class Engine:
             for runtime in self._parts.runtimes.values():
                 await runtime.open(self._lifecycle)
             await self._parts.networks.open()
+            unfinished = self._builds.find_unfinished() if self._builds is not None else ()
             await recover(self._parts, self._roster, self._lifecycle)
+            if self._builds is not None:
+                await self._builds.remove_unfinished(unfinished)
         except BaseException:
             for runtime in self._parts.runtimes.values():
                 try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AbstractAsyncContextManager, aclosing, suppress
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,9 +13,11 @@ from silo.engine.disks import check_running_disk, refuse_inside
 from silo.engine.instructions import apply_instructions
 from silo.engine.lifecycle import Lifecycle
 from silo.engine.parts import Parts
+from silo.engine.planning import find_rootfs
 from silo.engine.ports import FileChange, RootFiles
 from silo.engine.root_files import open_storage_files
 from silo.engine.roster import Live, Roster
+from silo.engine.single_files import read_only_file
 from silo.engine.states import ALIVE
 from silo.errors import AccessDenied, Conflict, InvalidRequest, NotFound
 from silo.model.clock import now
@@ -50,6 +52,23 @@ class ContainerFiles:
             async for chunk in chunks:
                 yield chunk
         self._lifecycle.publish(live, "export")
+
+    async def contents(self, reference: str, paths: Sequence[str], *, limit_bytes: int) -> dict[str, bytes]:
+        """Whole files by their paths in the container's root, as they are now; what is missing or no file is left out. Raises
+        InvalidRequest for one that is larger than allowed."""
+        live = self._resolve(reference, "reading files")
+        await self._save(live)
+        found = {}
+        async with self._open(live) as files:
+            for path in paths:
+                try:
+                    _, chunks = await files.read(path)
+                except NotFound:
+                    continue
+                content = await read_only_file(chunks, path, limit_bytes=limit_bytes)
+                if content is not None:
+                    found[path] = content
+        return found
 
     async def stat_archive(self, reference: str, path: str) -> dict[str, object]:
         live, inner = self._archive_path(reference, path)
@@ -135,6 +154,12 @@ class ContainerFiles:
         self._lifecycle.publish(live, "commit", imageID=image.id)
         return image
 
+    @asynccontextmanager
+    async def open_layer(self, reference: str) -> AsyncIterator[AsyncIterator[bytes]]:
+        """The files of a container that has ended, as an uncompressed OCI layer."""
+        async with self._open(self._resolve(reference, "commit")) as files:
+            yield files.layer()
+
     # Within
 
     def _resolve(self, reference: str, what: str) -> Live:
@@ -167,7 +192,7 @@ class ContainerFiles:
         planned = [
             await self._parts.storage.plan_mount(request, personality.map_path(request.target), fill_from=rootfs)
             for request in live.record.config.mounts
-            if request.kind is not MountKind.TMPFS
+            if request.kind not in (MountKind.TMPFS, MountKind.NAMED_PIPE)
         ]
         return self._view(live, running_root=None, planned=planned)
 
@@ -181,8 +206,7 @@ class ContainerFiles:
         return open_storage_files(self._parts.storage, live.id, image, running_root=running_root, planned=planned)
 
     def _rootfs(self, live: Live) -> Rootfs:
-        image = self._parts.image_of(live.record)
-        return self._parts.storage.rootfs(live.id, image, read_only=False, volatile=False)
+        return find_rootfs(self._parts, live.record, self._parts.image_of(live.record))
 
     def _archive_path(self, reference: str, path: str) -> tuple[Live, str]:
         live = self._roster.resolve(reference)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
 from silo.engine.events import EventBus
 from silo.engine.filters import Filters, any_of, check_keys, labels_match, parse_flag, parse_moment_ns
@@ -11,7 +11,7 @@ from silo.engine.instructions import apply_instructions
 from silo.engine.parts import Parts
 from silo.engine.ports import ImageChange, Progress, PullRequest
 from silo.engine.roster import Roster
-from silo.errors import Conflict, Unsupported
+from silo.errors import Conflict, NotFound, Unsupported
 from silo.model.clock import parse_time
 from silo.model.image import Image, ImageConfig
 
@@ -23,9 +23,11 @@ class Images:
         self._store = parts.images
         self._roster = roster
         self._events = events
+        self.held: Callable[[], Mapping[str, str]] = dict
+        """Images that something else than a container uses: id → what."""
 
-    def all(self, filters: Filters | None = None) -> tuple[Image, ...]:
-        """Newest first."""
+    def all(self, filters: Filters | None = None, *, intermediate: bool = True) -> tuple[Image, ...]:
+        """Newest first. Without `intermediate`, steps of builds that lead to other images are left out."""
         filters = filters or {}
         check_keys(filters, ("dangling", "label", "label!", "before", "since", "until", "reference"))
         images = sorted(self._store.all(), key=lambda image: image.created, reverse=True)
@@ -34,10 +36,12 @@ class Images:
         before = [self._store.get(text).created for text in filters.get("before", ())]
         since = [self._store.get(text).created for text in filters.get("since", ())]
         until = [parse_moment_ns(text) for text in filters.get("until", ())]
+        parents = frozenset() if intermediate else {image.parent for image in images}
         return tuple(
             image
             for image in images
-            if labels_match(image.config.labels, filters)
+            if (image.id not in parents or not _dangling(image))
+            and labels_match(image.config.labels, filters)
             and (wanted is None or _dangling(image) is wanted)
             and any_of(filters, "reference", lambda pattern, image=image: _named_like(image, pattern))  # type: ignore[misc]
             and all(image.created < moment for moment in before)
@@ -104,7 +108,7 @@ class Images:
         return changes
 
     def _in_use(self) -> dict[str, str]:
-        return {live.record.image_id: live.id for live in self._roster}
+        return {**self.held(), **{live.record.image_id: live.id for live in self._roster}}
 
     async def prune(self, filters: Filters) -> tuple[tuple[ImageChange, ...], int]:
         """Remove untagged images (dangling=false: all without a container). Answers (changes, bytes freed)."""
@@ -126,7 +130,7 @@ class Images:
                 continue
             try:
                 changes += self.remove(image.id, force=True)
-            except Conflict:
+            except (Conflict, NotFound):  # a parent goes with its last child
                 continue
         self._store.collect_garbage()
         return tuple(changes), max(0, before - self._store.disk_usage_bytes())

@@ -71,6 +71,11 @@ def _devices_and_mounts(config: ContainerConfig) -> Iterator[_Refusal]:
         yield _Refusal(f"--device-cgroup-rule {rule!r}", True, no_device)
     for mount in config.mounts:
         yield _Refusal(
+            f"the named pipe {mount.target}",
+            mount.kind is MountKind.NAMED_PIPE,
+            "pipes are carried from silo to silo by the host's kernel, which a virtual machine does not share",
+        )
+        yield _Refusal(
             f"the propagation {mount.propagation} of {mount.source}",
             mount.kind is MountKind.BIND and mount.propagation in _FOLLOWING,
             "mounts made later on the host do not reach a virtual machine",

@@ -44,7 +44,7 @@ def _check_processors(resources: Resources) -> None:
             raise InvalidRequest(f"--cpuset-cpus {resources.cpuset_cpus!r} is not a list", hint="such as 0-1,3")
         if max(int(number) for number in re.findall(r"\d+", resources.cpuset_cpus)) >= present:
             raise InvalidRequest(f"--cpuset-cpus {resources.cpuset_cpus}: this host has processors 0 to {present - 1}")
-    if resources.nano_cpus < 0 or resources.nano_cpus > present * 10**9:
+    if resources.nano_cpus < 0 or max(resources.nano_cpus, resources.cpu_count * 10**9) > present * 10**9:
         raise InvalidRequest(
             f"range of CPUs is from 0.01 to {present:.2f}, as there are only {present} CPUs available",
         )

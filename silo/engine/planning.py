@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Sequence
 from pathlib import Path
+
+import msgspec
 
 from silo.engine.disks import card_address
 from silo.engine.levels import check_sources
@@ -12,10 +15,12 @@ from silo.engine.ports import Personality
 from silo.errors import InvalidRequest
 from silo.model.container import ContainerConfig, ContainerRecord
 from silo.model.image import Image
-from silo.model.mount import MountKind, PlannedMount
+from silo.model.mount import MountKind, MountRequest, PlannedMount, PlannedPipe
 from silo.model.network import Endpoint
 from silo.model.platform import Isolation
-from silo.model.runtime import ContainerPlan, LaunchPlan, ProcessPlan
+from silo.model.runtime import ContainerPlan, LaunchPlan, ProcessPlan, Rootfs
+from silo.model.storage_options import parse_scratch_size
+from silo.model.windows_pipes import is_pipe, parse_pipe
 
 _SPECIAL_FILES = ("hosts", "hostname", "resolv.conf")
 # A log without a driver exists for attachments only.
@@ -43,6 +48,22 @@ def vm_of(record: ContainerRecord, default: str) -> str:
     return record.config.vm or default
 
 
+def scratch_size_on_host(config: ContainerConfig) -> int:
+    """Bytes that the writable layer among the host's files may have, 0 unlimited; in a machine its disk has the limit.
+
+    Raises InvalidRequest."""
+    size_bytes = parse_scratch_size(config.storage_options)
+    return 0 if config.isolation is Isolation.HYPERV else size_bytes
+
+
+def find_rootfs(
+    parts: Parts, record: ContainerRecord, image: Image, *, read_only: bool = False, volatile: bool = False
+) -> Rootfs:
+    """Layers and scratch, with the scratch's limit."""
+    rootfs = parts.storage.rootfs(record.id, image, read_only=read_only, volatile=volatile)
+    return msgspec.structs.replace(rootfs, size_bytes=parse_scratch_size(record.config.storage_options))
+
+
 def log_limit_bytes(config: ContainerConfig) -> int:
     """`--log-opt max-size`, 0 when unbounded. Raises InvalidRequest."""
     if config.log.driver == "none":
@@ -62,7 +83,9 @@ async def plan_container(parts: Parts, record: ContainerRecord, image: Image) ->
     config = record.config
     personality = parts.personality(record.personality)
     directory = parts.storage.container_directory(record.id)
-    rootfs = parts.storage.rootfs(record.id, image, read_only=config.read_only_root, volatile=config.auto_remove)
+    # A machine's disk is read after its end, so it has to be written; here the files are where they are read.
+    volatile = config.auto_remove or (config.build_step and record.isolation is Isolation.PROCESS)
+    rootfs = find_rootfs(parts, record, image, read_only=config.read_only_root, volatile=volatile)
     owner = personality.scratch_owner(config, image)
     if owner is not None and not parts.runtime(record.isolation).keeps_files:
         await parts.storage.own_scratch(rootfs, owner)
@@ -72,8 +95,10 @@ async def plan_container(parts: Parts, record: ContainerRecord, image: Image) ->
     mounts = [
         await parts.storage.plan_mount(request, personality.map_path(request.target), fill_from=rootfs)
         for request in config.mounts
+        if request.kind is not MountKind.NAMED_PIPE
     ]
     check_sources(record.isolation, mounts)
+    pipes = tuple(plan_pipe(request) for request in config.mounts if request.kind is MountKind.NAMED_PIPE)
     special = write_special_files(record, directory, endpoints=(), resolver=None)
     taken = {mount.target for mount in mounts}
     if config.disk is None:
@@ -93,9 +118,10 @@ async def plan_container(parts: Parts, record: ContainerRecord, image: Image) ->
         hostname=hostname,
         domainname=config.domainname,
         mounts=_in_order(mounts),
+        pipes=pipes,
         namespaces=config.namespaces,
         network=network_of(config),
-        resources=config.resources,
+        resources=personality.limits(config.resources, config.isolation),
         privileged=security.privileged,
         seccomp="unconfined" if unconfined else security.seccomp,
         masked_paths=() if unconfined else _or_default(masked, personality.default_masked_paths()),
@@ -132,11 +158,42 @@ def _in_order(mounts: Sequence[PlannedMount]) -> tuple[PlannedMount, ...]:
     return tuple(sorted(mounts, key=lambda mount: mount.target.count("/") if mount.target != "/" else 0))
 
 
+def mount_place(request: MountRequest, personality: Personality) -> str:
+    """Where it is mounted: a path in the container's Linux root, or a pipe's canonical name. Raises InvalidRequest."""
+    if request.kind is MountKind.NAMED_PIPE:
+        return parse_pipe(request.target)
+    return personality.map_path(request.target).rstrip("/")
+
+
+def plan_pipe(request: MountRequest) -> PlannedPipe:
+    """Raises InvalidRequest for a source that is neither a pipe nor a socket of this host."""
+    name = parse_pipe(request.target)
+    if is_pipe(request.source) or not request.source.startswith("/"):
+        return PlannedPipe(name=name, host_pipe=parse_pipe(request.source))
+    path, error = Path(request.source), ""
+    try:
+        if not stat.S_ISSOCK(path.stat().st_mode):
+            error = "it is not a socket"
+    except FileNotFoundError:
+        error = "it does not exist"
+    except (OSError, ValueError) as failure:
+        error = str(failure)
+    if error:
+        raise InvalidRequest(
+            f"invalid mount config for type npipe: {request.source} is no Unix socket of this host",
+            details=error,
+            hint="start the service first, or name a pipe: \\\\.\\pipe\\name",
+        )
+    return PlannedPipe(name=name, socket=path)
+
+
 def check_mount_targets(config: ContainerConfig, personality: Personality) -> None:
     """Raises InvalidRequest for a target that is not a path in the container, is its root, or is given twice."""
     seen: dict[str, str] = {}
     for request in config.mounts:
-        target = personality.map_path(request.target).rstrip("/")
+        if request.kind is MountKind.NAMED_PIPE:
+            plan_pipe(request)
+        target = mount_place(request, personality)
         if not target:
             raise InvalidRequest(f"invalid mount target {request.target}", hint="a mount cannot replace the root")
         key = target if personality.name == "linux" else target.lower()

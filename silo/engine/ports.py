@@ -176,6 +176,12 @@ class Personality(Protocol):
     def check(self, config: ContainerConfig, image: Image) -> tuple[str, ...]:
         """Refuse what this personality cannot do (InvalidRequest, Unsupported); answers warnings."""
 
+    def check_resources(self, resources: Resources, isolation: Isolation) -> tuple[str, ...]:
+        """The part of `check` that an update needs as well."""
+
+    def limits(self, resources: Resources, isolation: Isolation) -> Resources:
+        """A user's limits as the kernel has them, for plans and updates of a running container."""
+
     def plan_main(
         self, config: ContainerConfig, image: Image, *, hostname: str, container_id: str
     ) -> tuple[ProcessPlan, LaunchPlan | None]: ...
@@ -264,9 +270,8 @@ class WindowsLayers(Protocol):
         `check` is called now and then with what there is so far, and may raise. Raises InvalidRequest naming the member.
         """
 
-    def convert(self, chunks: Iterator[bytes], below: Sequence[Path], directory: Path) -> Iterator[bytes]:
-        """A container's changes (an ordinary uncompressed layer) → an uncompressed layer of this format. `directory`: for what
-        has to be put aside meanwhile. Raises InvalidRequest, NoSpace."""
+    def convert(self, chunks: Iterator[bytes], below: Sequence[Path]) -> Iterator[bytes]:
+        """A container's changes (an ordinary uncompressed layer) → an uncompressed layer of this format. Raises InvalidRequest."""
 
 
 class ImageStore(Protocol):
@@ -301,8 +306,11 @@ class ImageStore(Protocol):
         reference: str,
         config: ImageConfig,
         entry: HistoryEntry,
+        settled: bool = True,
     ) -> Image:
-        """A new image: `base` plus one layer (an uncompressed OCI layer tar; None changes metadata only)."""
+        """A new image: `base` plus one layer (an uncompressed OCI layer tar; None changes metadata only).
+
+        `settled` False: it may be gone after a crash until `settle` was called, and costs no sync of the disk."""
 
     def tag(self, reference: str, new_reference: str) -> None: ...
     def remove(self, reference: str, *, force: bool, in_use: Mapping[str, str]) -> tuple[ImageChange, ...]:
@@ -381,12 +389,21 @@ class Storage(Protocol):
     """Scratch layers and volumes. Synchronous methods are fast; others run in threads."""
 
     def container_directory(self, container_id: str) -> Path: ...
-    def create_scratch(self, container_id: str) -> None:
-        """The container's directory with `upper/` and `work/`; raises NoSpace, Conflict."""
+    def create_scratch(self, container_id: str, *, size_bytes: int = 0) -> None:
+        """The container's directory, and its writable layer with room for `size_bytes` (0: as much as the host has).
+
+        Raises NoSpace, Conflict, Unsupported (the host cannot limit it)."""
+
+    def discard_scratch(self, container_id: str) -> None:
+        """Undo `create_scratch`, whatever comes."""
 
     async def remove_scratch(self, container_id: str) -> None: ...
     def known_containers(self) -> tuple[str, ...]:
         """Directories on disk, also of containers the state does not know (the engine removes those)."""
+
+    async def image_files(self, image: Image, paths: Sequence[str], *, limit_bytes: int) -> dict[str, bytes]:
+        """Whole files of an image by their absolute paths; what is missing or no file is left out. Raises InvalidRequest for one
+        that is larger."""
 
     def rootfs(self, container_id: str, image: Image, *, read_only: bool, volatile: bool) -> Rootfs: ...
     def mounted(
@@ -425,3 +442,28 @@ class Storage(Protocol):
     def volume_size_bytes(self, name: str) -> int: ...
     async def plan_mount(self, request: MountRequest, target: str, *, fill_from: Rootfs | None) -> PlannedMount:
         """Check and make the source of a mount; an empty named volume is filled from the image's `target`."""
+
+
+class RegistrySource(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a registry comes from: a silo's files by name (`system.reg`, `user.reg`, `userdef.reg`), or one hive."""
+
+    files: dict[str, bytes]
+    hive: str = ""
+    """The file name of a hive, which says where it belongs; `files` holds it alone."""
+
+
+class RegistryViewer(Protocol):
+    """What a person sees of a Windows registry. Pure; blocks for a moment.
+
+    `key` is in the user's words (`HKLM\\Software\\App`), empty for all. Everything raises InvalidRequest (for what is damaged,
+    too) and NotFound.
+    """
+
+    def query(self, source: RegistrySource, key: str, *, value: str | None, recursive: bool) -> str:
+        """As `reg query` prints it; `value` "" is the default one."""
+
+    def export(self, source: RegistrySource, key: str) -> str:
+        """As `reg export` writes it, in lines that end in LF."""
+
+    def diff(self, before: RegistrySource, after: RegistrySource, key: str) -> str:
+        """What makes one registry into another, in the form of `export`; empty when nothing does. Both are of one kind."""

@@ -17,6 +17,8 @@ FILES = (
     "silo/model/__init__.py",
     "silo/model/guest_frames.py",
     "silo/model/leftovers.py",
+    "silo/model/windows_names.py",
     "silo/model/windows_paths.py",
+    "silo/model/windows_spelling.py",
 )
 """What an image of the agent holds besides this folder, relative to the checkout."""

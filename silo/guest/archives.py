@@ -19,6 +19,7 @@ from silo.guest.kernel import open_in_root
 from silo.guest.places import open_parent
 from silo.model.leftovers import is_leftover
 from silo.model.windows_paths import is_on_drive, resolve_case
+from silo.model.windows_spelling import Spelling, entry_place
 
 _COPY_BYTES = 262144
 _MAXIMUM_EXTENDED_BYTES = 1 << 20
@@ -260,6 +261,7 @@ class Reader:
         self._directory = directory
         self._keep_owners = keep_owners
         self._no_overwrite = no_overwrite
+        self._spelling = Spelling(lambda directory: _names(root, directory), self._exists)
 
     def run(self, source: BinaryIO) -> None:
         self._directory = resolve_path(self._root, self._directory.rstrip("/") + "/")
@@ -284,10 +286,8 @@ class Reader:
 
     @contextlib.contextmanager
     def _parent(self, name: str) -> Iterator[tuple[int, str]]:
-        if "\0" in name or ".." in name.split("/"):
-            raise Refused("archive", f"the archive's entry {name!r} leads out of its directory")
-        parts = [part for part in name.split("/") if part not in ("", ".")]
-        above = _join(self._directory.strip("/"), *parts[:-1])
+        path = self._place(name)
+        above, _, last = path.rpartition("/")
         try:
             parent = open_in_root(self._root, above, os.O_PATH | os.O_DIRECTORY)
         except FileNotFoundError:
@@ -296,9 +296,29 @@ class Reader:
             make_directories(self._root, above)
             parent = open_in_root(self._root, above, os.O_PATH | os.O_DIRECTORY)
         try:
-            yield parent, parts[-1] if parts else "."
+            yield parent, "." if path == self._directory else last
         finally:
             os.close(parent)
+
+    def _place(self, untrusted_name: str) -> str:
+        """Where an entry goes, relative to the root."""
+        top, name = entry_place(untrusted_name, self._directory)
+        if "\0" in name or ".." in name.split("/"):
+            raise Refused("archive", f"the archive's entry {untrusted_name!r} leads out of its directory")
+        return self._spelling.resolve(_join(top, *(part for part in name.split("/") if part not in ("", "."))))
+
+    def _exists(self, path: str) -> bool:
+        try:
+            parent, name = open_parent(self._root, path)
+        except OSError:
+            return False
+        try:
+            os.stat(name, dir_fd=parent, follow_symlinks=False)
+        except OSError:
+            return False
+        finally:
+            os.close(parent)
+        return True
 
     def _extract(self, archive: tarfile.TarFile, entry: tarfile.TarInfo) -> None:
         with self._parent(entry.name) as (parent, name):
@@ -309,6 +329,7 @@ class Reader:
             if not self._make_room(parent, name, entry):
                 return
             self._make(archive, entry, parent, name)
+        self._spelling.note(self._place(entry.name))
 
     def _make_room(self, parent: int, name: str, entry: tarfile.TarInfo) -> bool:
         """False: there is a directory already, or a link that leads to one, and all is well."""
@@ -320,8 +341,7 @@ class Reader:
         if entry.isdir():
             if not is_directory and stat.S_ISLNK(status.st_mode):
                 with contextlib.suppress(OSError):
-                    place = _join(self._directory.strip("/"), entry.name)
-                    os.close(open_in_root(self._root, place, os.O_PATH | os.O_DIRECTORY))
+                    os.close(open_in_root(self._root, self._place(entry.name), os.O_PATH | os.O_DIRECTORY))
                     is_directory = True
             if is_directory:
                 return False

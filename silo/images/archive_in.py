@@ -17,7 +17,6 @@ import msgspec
 
 from silo.engine.ports import Progress
 from silo.errors import InvalidRequest
-from silo.images import tarstream
 from silo.images.blobs import Blob, BlobStore
 from silo.images.compression import decompress
 from silo.images.documents import (
@@ -36,9 +35,10 @@ from silo.images.layers import LayerStore
 from silo.images.limits import ImageLimits
 from silo.images.records import ImageRecord
 from silo.images.references import parse_tag_target
-from silo.images.tarstream import ByteStream, TarReader
 from silo.images.unpack import clean_name
 from silo.images.workspace import Operation
+from silo.model import tarstream
+from silo.model.tarstream import ByteStream, TarReader
 
 _CONTENTS = "manifest.json"
 _INDEX = "index.json"

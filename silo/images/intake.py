@@ -112,11 +112,12 @@ class Intake:
         *,
         told: int | None = None,
         any_build: bool = False,
+        origin: str = "",
     ) -> BaseRecord | None:
         """What of an image Silo's base takes the place of; its directories are pinned.
 
-        `told`: see windows_bases.find_base. `any_build`: also that of a Windows newer than Silo's base. Raises InvalidRequest,
-        Unsupported (a newer one), NotFound (Silo's base cannot be built).
+        `told`: see windows_bases.find_base. `any_build`: also that of a Windows newer than Silo's base. `origin`: see BaseRecord.
+        Raises InvalidRequest, Unsupported (a newer one), NotFound (Silo's base cannot be built).
         """
         raw, diff_ids = parse_image(config)
         if told is None:
@@ -135,6 +136,7 @@ class Intake:
             diff_ids=diff_ids[: base.layers],
             substitute=substitute.id,
             layers=substitute.stack,
+            origin=origin,
         )
 
     def assemble(

@@ -19,9 +19,9 @@ from silo.images.blobs import check_room
 from silo.images.compression import decompress
 from silo.images.limits import ImageLimits
 from silo.images.records import LayerRecord
-from silo.images.tarstream import ByteStream, TarReader
 from silo.images.unpack import LayerUnpacker
 from silo.images.workspace import Operation, Workspace, delete
+from silo.model.tarstream import ByteStream, TarReader
 
 _LOG = logging.getLogger(__name__)
 _ROOM_CHECK = 64 << 20
@@ -75,9 +75,9 @@ class LayerStore:
         """Their directories, topmost first."""
         return tuple(self._workspace.layer_path(layer.place) for layer in reversed(layers))
 
-    def convert(self, chunks: Iterator[bytes], below: Sequence[LayerRecord], operation: Operation) -> Iterator[bytes]:
-        """What a Windows container changed (an ordinary layer) as a layer of Windows' format. Raises InvalidRequest, NoSpace."""
-        return self._format().convert(chunks, self.paths(below), operation.directory)
+    def convert(self, chunks: Iterator[bytes], below: Sequence[LayerRecord]) -> Iterator[bytes]:
+        """What a Windows container changed (an ordinary layer) as a layer of Windows' format. Raises InvalidRequest."""
+        return self._format().convert(chunks, self.paths(below))
 
     def _format(self) -> WindowsLayers:
         if self._windows is None:
@@ -296,6 +296,6 @@ def _digested(
 
 def _named(error: SiloError, diff_id: str) -> SiloError:
     """The same error, saying which layer."""
-    if isinstance(error, (InvalidRequest, HostError)):
+    if isinstance(error, (InvalidRequest, HostError, Unsupported)):
         return type(error)(f"layer {diff_id[:19]}: {error.brief}", details=error.details, hint=error.hint)
     return error

@@ -76,7 +76,7 @@ class ImageMaker:
             operation.pin(digest)
         if chunks is not None:
             if base.platform.os == "windows":
-                chunks = self._layers.convert(chunks, base.stack, operation)
+                chunks = self._layers.convert(chunks, base.stack)
                 added, diff_id = self._add_blob(operation, chunks)
             else:
                 added, diff_id = self._add_layer(operation, chunks)
@@ -98,6 +98,42 @@ class ImageMaker:
             base=base.base,
         )
         return msgspec.structs.replace(record, parent=base.id)
+
+    def extend(
+        self,
+        operation: Operation,
+        base: ImageRecord,
+        manifest: ManifestRecord,
+        source: ImageRecord,
+        source_manifest: ManifestRecord,
+        *,
+        config: ImageConfig,
+        entry: HistoryEntry,
+    ) -> ImageRecord:
+        """`base` plus the layer of `source` that comes after those of `base`, or none when `entry` has none."""
+        have = len(base.diff_ids)
+        count = have + (0 if entry.empty_layer else 1)
+        packed = [*manifest.layers, *source_manifest.layers[have:count]]
+        record = self._build(
+            operation,
+            platform=base.platform,
+            os_features=base.os_features,
+            config=config,
+            packed=[layer.descriptor(media_type=oci_layer_type(layer.media_type)) for layer in packed],
+            diff_ids=[*base.diff_ids, *source.diff_ids[have:count]],
+            history=[*base.history, entry],
+            created=entry.created or now(),
+            author=entry.author,
+            comment=entry.comment,
+            base=base.base,
+        )
+        return msgspec.structs.replace(record, parent=base.id)
+
+    def empty(self, operation: Operation, platform: Platform) -> ImageRecord:
+        """An image of nothing, the same each time: what `FROM scratch` begins with."""
+        return self._build(
+            operation, platform=platform, config=ImageConfig(), packed=[], diff_ids=[], history=[], created=""
+        )
 
     def _add_blob(self, operation: Operation, chunks: Iterator[bytes]) -> tuple[Descriptor, str]:
         """A plain tar, whose digest is its diff id; unpacked when its image is put together."""

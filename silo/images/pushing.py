@@ -64,7 +64,8 @@ class Pusher:
         except CommandFailed as error:
             target = parse_reference(request.reference)
             if not packed.absent or not _misses_base(error, packed):
-                raise self._transport.explain_push(error, target) from error
+                refused = _refused_reference(error, target) if packed.absent else None
+                raise refused or self._transport.explain_push(error, target) from error
         # the registry does not have the base's layers: they are named with where they are
         packed = self.referenced(operation, record, packed.manifest)
         try:
@@ -72,7 +73,7 @@ class Pusher:
                 operation, request, packed.config, packed.manifest, packed.absent, progress
             ), packed
         except CommandFailed as error:
-            raise self._transport.explain_push(error, target) from error
+            raise _refused_reference(error, target) or self._transport.explain_push(error, target) from error
 
     def _pack(
         self, operation: Operation, record: ImageRecord, request: PullRequest, progress: CheckedProgress
@@ -128,7 +129,7 @@ class Pusher:
         substitute = self._known.substitute(progress)
         below = choose_manifest(substitute, self._workspace)
         manifest = choose_manifest(record, self._workspace)
-        config = windows_push.build_silo_config(record, substitute, _origin(record))
+        config = windows_push.build_silo_config(record, substitute)
         blob = self._blobs.receive(operation, [config], what="config")
         layers = [
             self._intake.compress_layer(operation, layer) for layer in (*below.layers, *record.own_layers(manifest))
@@ -142,15 +143,25 @@ def _absent(record: ImageRecord) -> int:
 
 def _origin(record: ImageRecord) -> Reference:
     """The repository that has the layers of an image's base: where it was pulled from, else Microsoft's."""
-    if record.digests:
-        return parse_reference(record.digests[0])
     assert record.base is not None
-    return parse_reference(base_repository(record.base.family))
+    return parse_reference(record.base.origin or base_repository(record.base.family))
 
 
 def _misses_base(error: CommandFailed, packed: Packed) -> bool:
     names = (layer.digest.removeprefix("sha256:") for layer in packed.manifest.layers[: packed.absent])
     return any(name in error.stderr for name in names)
+
+
+def _refused_reference(error: CommandFailed, target: Reference) -> SiloError | None:
+    """A registry may be set to take no layer that it does not hold itself; many are."""
+    if not any(word in error.stderr for word in ("uploading manifest", "invalid URL on layer")):
+        return None
+    return HostError(
+        f"the registry {target.domain} takes no image whose base's layers lie elsewhere",
+        details=error.stderr.strip()[-300:],
+        hint="let it take them (distribution: validation.manifests.urls.allow), push to a repository that has the base, or send "
+        "Silo's base instead: silo push --with-silo-base",
+    )
 
 
 def _base_unreachable(reference: Reference, error: SiloError) -> SiloError:

@@ -74,6 +74,8 @@ class BaseRecord(msgspec.Struct, frozen=True, kw_only=True):
     diff_ids: tuple[str, ...]
     substitute: str
     layers: tuple[LayerRecord, ...]
+    origin: str = ""
+    """The repository that has the base's layers, where it was pulled from one."""
 
 
 class ImageRecord(msgspec.Struct, frozen=True, kw_only=True):

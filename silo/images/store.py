@@ -213,13 +213,7 @@ class LocalImageStore:
     async def import_rootfs(
         self, chunks: AsyncIterator[bytes], *, reference: str, platform: str, message: str, config: ImageConfig
     ) -> Image:
-        wish = parse_platform(platform)
-        made_for = Platform(
-            os=wish.os or "linux",
-            architecture=wish.architecture or host_architecture(),
-            variant=wish.variant,
-            os_version=wish.os_version,
-        )
+        made_for = _made_for(platform)
         tags = (parse_tag_target(reference).canonical,) if reference else ()
 
         def work(pieces: Iterator[bytes]) -> ImageRecord:
@@ -252,6 +246,7 @@ class LocalImageStore:
         reference: str,
         config: ImageConfig,
         entry: HistoryEntry,
+        settled: bool = True,
     ) -> Image:
         record = self._catalog.get(base.id)
         tags = (parse_tag_target(reference).canonical,) if reference else ()
@@ -259,7 +254,8 @@ class LocalImageStore:
 
         def work(pieces: Iterator[bytes] | None) -> ImageRecord:
             made = self._maker.commit(operation, record, manifest, pieces, config=config, entry=entry)
-            sync_file_system(self._workspace.data_root)
+            if settled:
+                sync_file_system(self._workspace.data_root)
             return made
 
         async with self._operation() as operation:
@@ -269,11 +265,39 @@ class LocalImageStore:
                 made = await in_thread(lambda: work(None), Stop())
             else:
                 made = await run_fed(layer, work, Stop())
-            return self._register(made, tags)
+            return self._register(made, tags, settled=settled)
 
-    def _register(self, record: ImageRecord, tags: tuple[str, ...] = ()) -> Image:
+    async def extend(self, base: Image, source: Image, *, config: ImageConfig, entry: HistoryEntry) -> Image:
+        record, other = self._catalog.get(base.id), self._catalog.get(source.id)
+        own, others = choose_manifest(record, self._workspace), choose_manifest(other, self._workspace)
+
+        async with self._operation() as operation:
+            for digest in record.content() | other.content():
+                operation.pin(digest)
+            made = await in_thread(
+                lambda: self._maker.extend(operation, record, own, other, others, config=config, entry=entry), Stop()
+            )
+            return self._register(made, settled=False)
+
+    async def empty(self, platform: str) -> Image:
+        async with self._operation() as operation:
+            made = await in_thread(lambda: self._maker.empty(operation, _made_for(platform)), Stop())
+            return self._register(made, settled=False)
+
+    def check_tag(self, reference: str) -> None:
+        parse_tag_target(reference)
+
+    async def settle(self) -> None:
+        if held_back := self._catalog.unsettled():
+            await in_thread(lambda: sync_file_system(self._workspace.data_root), Stop())
+            self._catalog.settle(held_back)
+
+    def children(self, image_id: str) -> tuple[Image, ...]:
+        return tuple(self._image(record) for record in self._catalog.children(image_id))
+
+    def _register(self, record: ImageRecord, tags: tuple[str, ...] = (), *, settled: bool = True) -> Image:
         record = msgspec.structs.replace(record, tags=(*record.tags, *tags))
-        return self._image(self._catalog.register(record))
+        return self._image(self._catalog.register(record, settled=settled))
 
     def _image(self, record: ImageRecord) -> Image:
         """Looked up at each start of a container: built once for each state of the record."""
@@ -337,3 +361,14 @@ class LocalImageStore:
         self._workspace.end(operation)
         self._workspace.set_aside(self._catalog.content)
         self._workspace.delete_rubbish()
+
+
+def _made_for(platform: str) -> Platform:
+    """What an image made here is for, as far as nobody says: Linux on this machine."""
+    wish = parse_platform(platform)
+    return Platform(
+        os=wish.os or "linux",
+        architecture=wish.architecture or host_architecture(),
+        variant=wish.variant,
+        os_version=wish.os_version,
+    )

@@ -125,7 +125,13 @@ class Transport:
         config = self._config(operation, exact, manifest, access, progress)
         self._check_platform(reference, config, wish)
         base = self._intake.find_base(
-            operation, record, config, progress, told=base_layers, any_build=bool(wish.os_version)
+            operation,
+            record,
+            config,
+            progress,
+            told=base_layers,
+            any_build=bool(wish.os_version),
+            origin=reference.name,
         )
         replaced = len(base.diff_ids) if base else 0
         self._fetch(operation, exact, manifest, replaced, access, progress)

@@ -17,54 +17,20 @@ import errno
 import os
 import stat
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
-from silo.errors import InvalidRequest, SiloError
+from silo.errors import InvalidRequest
 from silo.host.beneath import Root
-from silo.host.durable import host_error
-from silo.images import tarstream
-from silo.images.tarstream import TarEntry, TarReader
+from silo.host.overlay import OPAQUE_ATTRIBUTE
+from silo.host.unpacking import Unpacked, explain_entry
+from silo.model import tarstream
+from silo.model.tarstream import TarEntry, TarReader
 
 WHITEOUT_PREFIX = ".wh."
 _META_PREFIX = ".wh..wh."
 _OPAQUE = ".wh..wh..opq"
-OPAQUE_ATTRIBUTE = "trusted.overlay.opaque"
 _XATTR_RECORD = "SCHILY.xattr."
 _KEPT_ATTRIBUTES = ("security.capability", "system.posix_acl_access", "system.posix_acl_default")
 _MAX_ID = (1 << 32) - 2
-# Errors that an archive brings about by its names and links, on a healthy disk.
-_ARCHIVE_ERRORS = frozenset(
-    (
-        errno.ENAMETOOLONG,
-        errno.ELOOP,
-        errno.EXDEV,
-        errno.ENOTDIR,
-        errno.EISDIR,
-        errno.EEXIST,
-        errno.ENOENT,
-        errno.EINVAL,
-        errno.EILSEQ,
-        errno.EMLINK,
-        errno.ERANGE,
-        errno.E2BIG,
-        errno.EOVERFLOW,
-        errno.EPERM,
-    )
-)
-_MAX_WARNINGS = 20
-
-
-@dataclass(slots=True)
-class Unpacked:
-    """What became of a layer."""
-
-    entries: int = 0
-    file_bytes: int = 0
-    warnings: list[str] = field(default_factory=list)
-
-    def warn(self, text: str) -> None:
-        if len(self.warnings) < _MAX_WARNINGS:
-            self.warnings.append(text)
 
 
 def clean_name(untrusted_name: str) -> str:
@@ -109,24 +75,10 @@ class LayerUnpacker:
             self._check(result)
             try:
                 self._apply(entry, reader)
-            except OSError as error:
-                raise self._explain(error, entry, reader) from error
-            except InvalidRequest as error:
-                raise InvalidRequest(
-                    f"entry {entry.name!r} (before offset {reader.offset}): {error.brief}",
-                    details=error.details,
-                    hint=error.hint,
-                ) from error
+            except (OSError, InvalidRequest) as error:
+                raise explain_entry(error, entry.name, reader.offset) from error
         self._finish_directories(reader)
         return result
-
-    def _explain(self, error: OSError, entry: TarEntry, reader: TarReader) -> SiloError:
-        if error.errno in _ARCHIVE_ERRORS:
-            why = error.strerror or str(error)
-            return InvalidRequest(
-                f"entry {entry.name!r} (before offset {reader.offset}) cannot be unpacked", details=why
-            )
-        return host_error(error, f"cannot unpack {entry.name!r}")
 
     def _apply(self, entry: TarEntry, reader: TarReader) -> None:
         if entry.uid > _MAX_ID or entry.gid > _MAX_ID or entry.uid < 0 or entry.gid < 0:
@@ -282,7 +234,7 @@ class LayerUnpacker:
                 finally:
                     os.close(descriptor)
             except OSError as error:
-                raise self._explain(error, entry, reader) from error
+                raise explain_entry(error, entry.name, reader.offset) from error
 
     def _kept_attributes(self, entry: TarEntry) -> list[tuple[str, bytes]]:
         kept = []

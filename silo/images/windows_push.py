@@ -86,17 +86,18 @@ def _true_settings(config: ImageConfig, base: RawImage) -> ImageConfig:
     return msgspec.structs.replace(config, labels=labels, env=(*inherited, *config.env))
 
 
-def build_silo_config(record: ImageRecord, substitute: ImageRecord, reference: Reference) -> bytes:
-    """The config of an image that has a true base, on Silo's instead, whose packed layers can be given away."""
+def build_silo_config(record: ImageRecord, substitute: ImageRecord) -> bytes:
+    """The config of an image that has a true base, on Silo's instead, whose packed layers can be given away.
+
+    Which true base it was is lost: its name is known of images that were made on one by name only.
+    """
     absent = len(record.base.diff_ids) if record.base else 0
     made = [number for number, entry in enumerate(record.history) if not entry.empty_layer]
     above = made[absent - 1] + 1 if absent and len(made) >= absent else 0
     return build_image_config(
         platform=msgspec.structs.replace(record.platform, os_version=substitute.platform.os_version),
         os_features=record.os_features,
-        config=msgspec.structs.replace(
-            record.config, labels=record.config.labels | {REFERENCE_LABEL: reference.canonical}
-        ),
+        config=record.config,
         diff_ids=[*substitute.diff_ids, *(layer.diff_id for layer in record.layers)],
         history=[*substitute.history, *record.history[above:]],
         created=record.created,

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from silo.host.cgroup_files import DEFAULT_DEVICE_RULES
-from silo.isolation.identity import Identity
+from silo.model.accounts import Identity
 from silo.model.container import Device, Ulimit
 from silo.model.mount import MountKind
 from silo.model.runtime import ContainerPlan, ProcessPlan

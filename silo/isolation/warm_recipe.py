@@ -36,6 +36,7 @@ def find_recipe(plan: ContainerPlan) -> Recipe | None:
         and plan.namespaces == Namespaces()
         and plan.network == "private"
         and plan.seccomp == "default"
+        and not plan.rootfs.size_bytes
         and not (plan.privileged or plan.sysctls or plan.init or plan.rootfs.read_only or plan.domainname)
         and not (resources.ulimits or resources.devices or resources.device_cgroup_rules or resources.oom_score_adj)
         and all(mount.kind is not MountKind.TMPFS for mount in plan.mounts)

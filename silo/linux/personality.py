@@ -9,15 +9,16 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from silo.engine.ports import ExecRequest
-from silo.errors import InvalidRequest, Unsupported
+from silo.errors import InvalidRequest
 from silo.linux.capabilities import choose_capabilities
 from silo.model.command import merge_command
-from silo.model.container import ContainerConfig
+from silo.model.container import ContainerConfig, Resources
 from silo.model.image import Image
 from silo.model.kernel_paths import MASKED_PATHS, READONLY_PATHS
 from silo.model.mount import MountKind, PlannedMount
-from silo.model.platform import PersonalityName
+from silo.model.platform import Isolation, PersonalityName
 from silo.model.runtime import LaunchPlan, ProcessPlan, ScratchOwner
+from silo.model.storage_options import parse_scratch_size
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 DEFAULT_SHELL = ("/bin/sh", "-c")
@@ -37,13 +38,22 @@ class LinuxPersonality:
         problems = [*_path_problems(config), *_word_problems(config)]
         if problems:
             raise InvalidRequest(problems[0], details="; ".join(problems[1:]))
-        if config.storage_options:
-            option = next(iter(config.storage_options))
-            raise Unsupported(f"--storage-opt {option} is not supported", hint="a container may fill the data root")
+        parse_scratch_size(config.storage_options)
         _check_environment(config.env)
         choose_capabilities(add=config.security.cap_add, drop=config.security.cap_drop)
         merge_command(config, image.config)
+        return self.check_resources(config.resources, config.isolation)
+
+    def check_resources(self, resources: Resources, isolation: Isolation) -> tuple[str, ...]:  # noqa: ARG002 - the port's
+        """As Docker on Linux has it, which takes a percentage for nothing and says so."""
+        if resources.cpu_count:
+            raise InvalidRequest("--cpu-count is for Windows containers", hint="--cpus limits any container")
+        if resources.cpu_percent:
+            return ("linux does not support CPU percent. Percent discarded.",)
         return ()
+
+    def limits(self, resources: Resources, isolation: Isolation) -> Resources:  # noqa: ARG002 - the port's
+        return resources
 
     def plan_main(
         self,

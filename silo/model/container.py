@@ -40,7 +40,7 @@ class Device(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Resources(msgspec.Struct, frozen=True, kw_only=True):
-    """Limits; 0 (or empty) is none. Windows' cpu words have been turned into these by the personality."""
+    """Limits; 0 (or empty) is none. A personality turns Windows' words into the kernel's (Personality.limits)."""
 
     memory_bytes: int = 0
     memory_swap_bytes: int = 0
@@ -49,6 +49,11 @@ class Resources(msgspec.Struct, frozen=True, kw_only=True):
     nano_cpus: int = 0
     """Thousand-millionths of a processor: `--cpus 1.5` is 1,500,000,000."""
     cpu_shares: int = 0
+    """The kernel's weight (2 to 262144, usually 1024); of a Windows container 1 to 10000, usually 5000."""
+    cpu_count: int = 0
+    """Windows only: `--cpu-count`."""
+    cpu_percent: int = 0
+    """Windows only: `--cpu-percent`, of the host's processors."""
     cpu_period_us: int = 0
     cpu_quota_us: int = 0
     cpuset_cpus: str = ""
@@ -158,6 +163,8 @@ class ContainerConfig(msgspec.Struct, frozen=True, kw_only=True):
     """The name of the utility VM (hyperv only), as a label of the container or the image says; "": the daemon's default."""
     parked: bool = False
     """Clone it from a template that holds it begun (hyperv only), as a label of the container or the image says."""
+    build_step: bool = False
+    """A step of a build: its files are committed or thrown away, never synced; the image's volumes are not mounted."""
     disk: DiskGuest | None = None
     """A whole disk to boot instead of an image (hyperv only); `image` then is its path."""
     resources: Resources = Resources()

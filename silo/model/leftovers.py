@@ -9,9 +9,10 @@ import os
 import re
 import stat
 
-from silo.model.windows_paths import PREFIX
+from silo.model.windows_paths import DRIVE_C, PREFIX
 
-_MOUNT_POINTS = frozenset({"dev", "proc", "sys"})
+# The last two: where a build shows a step the script that its Dockerfile holds.
+_MOUNT_POINTS = frozenset({"dev", "proc", "sys", "silo-build", f"{DRIVE_C[1:]}/silo-build"})
 _MOUNTED_FILES = frozenset({"etc/hosts", "etc/hostname", "etc/resolv.conf"})
 # Where Wine's server keeps its socket, the file that names this directory, and links to the devices that Wine found: of one
 # running silo only.

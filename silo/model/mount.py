@@ -54,6 +54,15 @@ class PlannedMount(msgspec.Struct, frozen=True, kw_only=True):
     volume_name: str = ""
 
 
+class PlannedPipe(msgspec.Struct, frozen=True, kw_only=True):
+    """A named pipe `name` of a silo, canonical, mapped to one of the host's: a pipe or a Unix socket, one of the two."""
+
+    name: str
+    host_pipe: str = ""
+    """Canonical: `\\\\.\\pipe\\name`."""
+    socket: Path | None = None
+
+
 class MountPoint(msgspec.Struct, frozen=True, kw_only=True):
     """One row of `docker inspect`'s Mounts."""
 

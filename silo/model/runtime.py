@@ -8,7 +8,7 @@ import msgspec
 
 from silo.model.container import Namespaces, Resources
 from silo.model.disk_guest import DiskGuest
-from silo.model.mount import PlannedMount
+from silo.model.mount import PlannedMount, PlannedPipe
 from silo.model.platform import PersonalityName
 
 
@@ -16,24 +16,27 @@ class Rootfs(msgspec.Struct, frozen=True, kw_only=True):
     """A container's root file system: read-only `layers` (topmost first) under the container's own `scratch`.
 
     `scratch` holds `upper/` and `work/`. `volatile`: the container is removed at its end, nothing need be synced.
+    `size_bytes`: what the scratch has room for at most, 0 without a limit; a runtime that keeps the files itself makes it so.
     """
 
     layers: tuple[Path, ...]
     scratch: Path
     read_only: bool = False
     volatile: bool = False
+    size_bytes: int = 0
 
 
 class ScratchOwner(msgspec.Struct, frozen=True, kw_only=True):
     """Who has to own a directory of a container's root before it can start.
 
-    Where it is not so yet, the directory `path` is given to `uid` and `gid`, and the files `copies` (source, target) are made,
-    with the same owner. Ids are the container's.
+    Where it is not so yet, the files `keeps` (uid, source, target) are copied where that user owns the source, then `copies`
+    (source, target) are made, owned by `uid` and `gid`, and the directory `path` is given to these. Ids are the container's.
     """
 
     path: str
     uid: int
     gid: int
+    keeps: tuple[tuple[int, str, str], ...] = ()
     copies: tuple[tuple[str, str], ...] = ()
 
 
@@ -84,6 +87,8 @@ class ContainerPlan(msgspec.Struct, frozen=True, kw_only=True):
     hostname: str
     domainname: str = ""
     mounts: tuple[PlannedMount, ...] = ()
+    pipes: tuple[PlannedPipe, ...] = ()
+    """Windows, at the level process."""
     namespaces: Namespaces = Namespaces()
     network: str = "private"
     """private (a network namespace of its own), none (a machine without any interface), host, or container:ID."""

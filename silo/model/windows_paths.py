@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+from silo.model.windows_names import fold
+
 PREFIX = "/silo/prefix"
 DRIVE_C = "/silo/prefix/drive_c"
 REGISTRY_FILES = ("system.reg", "user.reg", "userdef.reg")
@@ -44,8 +46,8 @@ def resolve_case(path: str, names: Lister) -> str:
 
 
 def _match(part: str, names: Iterable[str]) -> str | None:
-    folded = part.casefold()
-    matches = sorted(name for name in names if name.casefold() == folded)
+    folded = fold(part)
+    matches = sorted(name for name in names if fold(name) == folded)
     return part if part in matches else next(iter(matches), None)
 
 

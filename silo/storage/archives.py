@@ -19,6 +19,7 @@ from silo.errors import HostError, InvalidRequest, NotFound
 from silo.host.beneath import Links, Root
 from silo.host.durable import host_error
 from silo.model.file_modes import go_mode
+from silo.model.windows_names import fold
 from silo.model.windows_paths import is_on_drive, resolve_case
 from silo.storage.tar_tree import write_part
 from silo.storage.views import Shift
@@ -145,4 +146,4 @@ def _base(path: str, resolved: str) -> str:
         return "/"
     # without case: as it is on the disk
     last = resolved.rpartition("/")[2]
-    return last if last.casefold() == given.casefold() else given
+    return last if fold(last) == fold(given) else given

@@ -15,10 +15,11 @@ from pathlib import Path
 
 from silo.engine.ports import FileChange
 from silo.host.beneath import Links, Root
+from silo.host.overlay import is_opaque, is_whiteout
 from silo.model.leftovers import is_leftover
 from silo.model.windows_paths import PREFIX, REGISTRY_FILES, USER_REGISTRY_DIRECTORY, windows_path
 from silo.storage.failures import explained
-from silo.storage.overlay import is_opaque, is_whiteout
+from silo.storage.whole_files import open_file
 
 MODIFIED = 0
 ADDED = 1
@@ -167,9 +168,8 @@ def _user_files(comparison: _Comparison) -> Iterable[str]:
 
 def _read(root: Root, path: str) -> bytes:
     """A registry file; empty when it is missing or no file, cut where it is larger than any real one."""
-    try:
-        descriptor = root.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except (FileNotFoundError, NotADirectoryError):
+    file = open_file(root, path)
+    if file is None:
         return b""
-    with open(descriptor, "rb") as file:
-        return file.read(_MAXIMUM_REGISTRY_BYTES) if stat.S_ISREG(os.fstat(descriptor).st_mode) else b""
+    with file:
+        return file.read(_MAXIMUM_REGISTRY_BYTES)

@@ -24,10 +24,9 @@ from silo.errors import InvalidRequest, SiloError
 from silo.host import mounts
 from silo.host.beneath import Root
 from silo.host.durable import host_error
-from silo.model.windows_paths import DRIVE_C, is_on_drive
-from silo.storage.archives import explained_path, resolve
-from silo.storage.spelling import Spelling
-from silo.storage.tar_format import XATTR_PREFIX
+from silo.model.tar_format import XATTR_PREFIX
+from silo.model.windows_spelling import Spelling, entry_place
+from silo.storage.archives import explained_path, names_in, resolve
 from silo.storage.views import Shift
 
 _MAXIMUM_EXTENDED_BYTES = 1 << 20
@@ -78,15 +77,29 @@ class Extraction:
     """One archive into one directory of a container."""
 
     def __init__(
-        self, root: Root, directory: str, shift: Shift, *, keep_owners: bool, no_overwrite_dir_non_dir: bool
+        self,
+        root: Root,
+        directory: str,
+        shift: Shift,
+        *,
+        keep_owners: bool,
+        no_overwrite_dir_non_dir: bool,
+        owner: tuple[int, int] = (0, 0),
+        skip_devices: bool = False,
+        maximum_entries: int = 0,
     ) -> None:
+        """`owner`: whose everything becomes where owners are not kept. `maximum_entries` 0 is any number."""
         self._root = root
+        self._owner = owner
+        self._skip_devices = skip_devices
+        self._entries_left = maximum_entries or -1
         self._directory = directory
         self._shift = shift
         self._keep_owners = keep_owners
         self._no_overwrite = no_overwrite_dir_non_dir
-        self._on_drive = is_on_drive("/" + directory)
-        self._spelling = Spelling(root)
+        self._spelling = Spelling(
+            lambda directory: names_in(root, directory), lambda path: root.status(path) is not None
+        )
         self._own_links: set[str] = set()
         self._directories: list[tuple[str, tarfile.TarInfo]] = []
 
@@ -97,7 +110,11 @@ class Extraction:
                 while (entry := archive.next()) is not None:
                     # the module keeps every header it has seen
                     archive.members = []  # type: ignore[attr-defined]
-                    self._extract(archive, entry)
+                    if not self._entries_left:
+                        raise InvalidRequest("the archive holds too many entries")
+                    self._entries_left -= 1
+                    if not (self._skip_devices and entry.isdev() and not entry.isfifo()):
+                        self._extract(archive, entry)
             # children change a directory's times
             for path, entry in reversed(self._directories):
                 self._finish(path, entry)
@@ -121,12 +138,7 @@ class Extraction:
 
     def _place(self, untrusted_name: str) -> str:
         """Where an entry goes, relative to the container's root."""
-        name, top = untrusted_name, self._directory
-        if self._on_drive and "\\" in name:
-            # Docker's client on Unix leaves a Windows path in the name
-            name = name.replace("\\", "/")
-            if name[1:3] == ":/":
-                name, top = name[3:], DRIVE_C[1:]
+        top, name = entry_place(untrusted_name, self._directory)
         if "\0" in name or ".." in name.split("/"):
             raise InvalidRequest(f"the archive's entry {untrusted_name!r} leads out of its directory")
         parts = [part for part in name.split("/") if part not in ("", ".")]
@@ -221,7 +233,7 @@ class Extraction:
         if entry.islnk() or not path:
             return
         try:
-            uid, gid = (entry.uid, entry.gid) if self._keep_owners else (0, 0)
+            uid, gid = (entry.uid, entry.gid) if self._keep_owners else self._owner
             self._root.set_owner(path, uid + self._shift.uid, gid + self._shift.gid)
             self._set_attributes(path, entry)
             if not entry.issym():

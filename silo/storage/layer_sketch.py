@@ -15,8 +15,8 @@ from pathlib import Path
 
 from silo.errors import InvalidRequest
 from silo.host.beneath import Links, Root
+from silo.host.overlay import OPAQUE_ATTRIBUTE
 from silo.model.windows_paths import PREFIX, REGISTRY_FILES
-from silo.storage.overlay import OPAQUE_ATTRIBUTE
 
 _MAXIMUM_ENTRIES = 1_000_000
 _MAXIMUM_REGISTRY_BYTES = 64 << 20

@@ -1,6 +1,8 @@
 """Containers' directories on disk.
 
     containers/<id>/upper, work    the scratch layer (overlayfs)
+    containers/<id>/limited.img    instead of these, where its size is limited: an ext4 file system that holds them,
+    containers/<id>/limited/       and where it is mounted (in the daemon's namespace) from the first use to the removal
     containers/<id>/…              log, exit.json, hosts: written by others
     trash/                         what is being deleted
 
@@ -10,14 +12,22 @@ program of a container's root would be one of the host's.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import shutil
 from pathlib import Path
 
 from silo.errors import Conflict, NotFound
+from silo.host import mounts
+from silo.host.ext4_images import make_layer_image
+from silo.host.loop_devices import loop_device
 from silo.model.ids import ID_PATTERN
 from silo.storage.failures import explained
 from silo.storage.trash import Trash
+
+_IMAGE = "limited.img"
+_MOUNTED = "limited"
 
 
 class Scratches:
@@ -33,8 +43,11 @@ class Scratches:
             raise NotFound(f"No such container: {container_id}")
         return self._directory / container_id
 
-    def create(self, container_id: str) -> None:
-        """Raises Conflict, NoSpace; leaves nothing half-made."""
+    def create(self, container_id: str, *, size_bytes: int = 0) -> None:
+        """`size_bytes`: what may be written at most, 0 for as much as the host has.
+
+        Raises Conflict, NoSpace, Unsupported and ToolMissing (what a limit needs); leaves nothing half-made.
+        """
         path = self.path(container_id)
         with explained(f"make the directory of container {container_id[:12]}"):
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -43,24 +56,57 @@ class Scratches:
             except FileExistsError:
                 raise Conflict(f"the directory of container {container_id[:12]} exists already") from None
             try:
+                if size_bytes:
+                    make_layer_image(path / _IMAGE, file_bytes=size_bytes, size_bytes=size_bytes)
+                    # now, and not at the first start, it is told what this host lacks
+                    self.open(container_id)
+                    return
                 (path / "work").mkdir(mode=0o700)
                 # the root directory of the container: its mode must not hang on the daemon's umask
                 (path / "upper").mkdir()
                 (path / "upper").chmod(0o755)
             except BaseException:
-                self._trash.throw(path)
+                self.remove(container_id)
                 raise
+
+    def open(self, container_id: str) -> Path:
+        """The directory that holds `upper` and `work`. Raises NotFound, HostError, NoSpace, Unsupported (no loop device)."""
+        path = self.path(container_id)
+        place = path / _MOUNTED
+        if _is_mounted(place) or not (path / _IMAGE).exists():
+            return place if place.exists() else path
+        with explained(f"mount the disk of container {container_id[:12]}"), loop_device(path / _IMAGE) as device:
+            place.mkdir(mode=0o700, exist_ok=True)
+            # what is deleted inside gives its space back to the host
+            mounts.mount(device, place, "ext4", mounts.MS_NODEV, "discard")
+        return place
+
+    def discard(self, container_id: str) -> None:
+        """As `remove`, at once and whatever comes: of one that was never known."""
+        path = self.path(container_id)
+        with contextlib.suppress(OSError):
+            mounts.unmount(path / _MOUNTED)
+        shutil.rmtree(path, ignore_errors=True)
 
     def remove(self, container_id: str) -> None:
         """Idempotent."""
+        path = self.path(container_id)
         with explained(f"remove the directory of container {container_id[:12]}"):
-            self._trash.throw(self.path(container_id))
+            mounts.unmount(path / _MOUNTED)
+            self._trash.throw(path)
 
     def ids(self) -> tuple[str, ...]:
         try:
             return tuple(entry.name for entry in os.scandir(self._directory) if ID_PATTERN.match(entry.name))
         except FileNotFoundError:
             return ()
+
+
+def _is_mounted(place: Path) -> bool:
+    try:
+        return place.stat().st_dev != place.parent.stat().st_dev
+    except FileNotFoundError:
+        return False
 
 
 def disk_usage_bytes(path: Path) -> int:

@@ -22,6 +22,7 @@ from silo.model.platform import PersonalityName
 from silo.model.runtime import Rootfs, ScratchOwner
 from silo.model.vm_image import SCRATCH_DISK
 from silo.storage import archives, mounting
+from silo.storage.building.files import BuildFiles
 from silo.storage.changes import CompareRegistry, find_changes
 from silo.storage.extraction import extract_archive
 from silo.storage.failures import explained
@@ -33,6 +34,7 @@ from silo.storage.tar_tree import write_layer, write_root
 from silo.storage.trash import Trash
 from silo.storage.views import Shift, Views
 from silo.storage.volumes import Volumes
+from silo.storage.whole_files import read_file
 
 
 class LocalStorage:
@@ -53,14 +55,24 @@ class LocalStorage:
         self._scratches = Scratches(data_root / "containers", self._trash)
         self._volumes = Volumes(data_root / "volumes", volumes, self._trash)
         self._views = Views(run_root / "views")
+        self.builds = BuildFiles(
+            data_root / "builds",
+            scratches=self._scratches,
+            views=self._views,
+            trash=self._trash,
+            layers_of=self._layers,
+        )
 
     # Scratches
 
     def container_directory(self, container_id: str) -> Path:
         return self._scratches.path(container_id)
 
-    def create_scratch(self, container_id: str) -> None:
-        self._scratches.create(container_id)
+    def create_scratch(self, container_id: str, *, size_bytes: int = 0) -> None:
+        self._scratches.create(container_id, size_bytes=size_bytes)
+
+    def discard_scratch(self, container_id: str) -> None:
+        self._scratches.discard(container_id)
 
     async def remove_scratch(self, container_id: str) -> None:
         """Idempotent; out of sight when this returns, deleted soon after."""
@@ -69,12 +81,13 @@ class LocalStorage:
     def known_containers(self) -> tuple[str, ...]:
         """Called once when the daemon has come up: also clears away what a killed one left."""
         self._views.clean()
+        self.builds.clean()
         self._trash.empty()
         return self._scratches.ids()
 
     def scratch_size_bytes(self, container_id: str) -> int:
         directory = self._scratches.path(container_id)
-        size = disk_usage_bytes(directory / "upper")
+        size = disk_usage_bytes(self._scratches.open(container_id) / "upper")
         with contextlib.suppress(FileNotFoundError):
             size += (directory / SCRATCH_DISK).stat().st_blocks * 512
         return size
@@ -82,15 +95,28 @@ class LocalStorage:
     # Views
 
     def _layers(self, image: Image) -> tuple[Path, ...]:
-        layers = tuple(reversed(image.layer_paths))
+        # Overlayfs takes no directory twice, and two steps may make the same layer: what the upper one says is all there is to say.
+        layers = tuple(dict.fromkeys(reversed(image.layer_paths)))
         if not layers:
             self._empty_layer.mkdir(exist_ok=True)
             layers = (self._empty_layer,)
         return layers
 
+    async def image_files(self, image: Image, paths: Sequence[str], *, limit_bytes: int) -> dict[str, bytes]:
+        return await asyncio.to_thread(self._image_files, image, paths, limit_bytes)
+
+    def _image_files(self, image: Image, paths: Sequence[str], limit_bytes: int) -> dict[str, bytes]:
+        with (
+            explained("read the image's files"),
+            self._views.read_only(self._layers(image)) as shown,
+            Root(shown, links=Links.REFUSE) as root,
+        ):
+            found = ((path, read_file(root, path.lstrip("/"), limit_bytes=limit_bytes)) for path in paths)
+            return {path: content for path, content in found if content is not None}
+
     def rootfs(self, container_id: str, image: Image, *, read_only: bool, volatile: bool) -> Rootfs:
         layers = self._layers(image)
-        return Rootfs(layers=layers, scratch=self._scratches.path(container_id), read_only=read_only, volatile=volatile)
+        return Rootfs(layers=layers, scratch=self._scratches.open(container_id), read_only=read_only, volatile=volatile)
 
     def mounted(
         self, rootfs: Rootfs, *, running_root: Path | None, planned: Sequence[PlannedMount] = ()
@@ -110,7 +136,7 @@ class LocalStorage:
         return await asyncio.to_thread(self._find_changes, container_id, image)
 
     def _find_changes(self, container_id: str, image: Image) -> tuple[FileChange, ...]:
-        return self._compare(self._scratches.path(container_id) / "upper", image)
+        return self._compare(self._scratches.open(container_id) / "upper", image)
 
     def _compare(self, upper: Path, image: Image) -> tuple[FileChange, ...]:
         is_windows = image.platform.os == PersonalityName.WINDOWS
@@ -124,7 +150,7 @@ class LocalStorage:
             return await asyncio.to_thread(self._compare, upper, image)
 
     def layer_tar(self, container_id: str) -> AsyncIterator[bytes]:
-        return stream(_layer(self._scratches.path(container_id) / "upper"))
+        return stream(_layer(self._scratches.open(container_id) / "upper"))
 
     def export_tar(self, root: Path) -> AsyncIterator[bytes]:
         return stream(_export(root, self._views.shift_of(root)))

@@ -7,7 +7,7 @@ import io
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import TypeVar
 
-from silo.errors import InvalidRequest
+from silo.errors import InvalidRequest, Unavailable
 
 _CHUNK_BYTES = 256 * 1024
 T = TypeVar("T")
@@ -81,6 +81,31 @@ async def consume(chunks: AsyncIterator[bytes], work: Callable[[io.BufferedReade
         return await asyncio.shield(task)
     except asyncio.CancelledError:
         source.abort()
+        await asyncio.wait([task])
+        if not task.cancelled():
+            task.exception()
+        raise
+
+
+class Halt:
+    """Tells a thread that nobody waits for its work any more."""
+
+    def __init__(self) -> None:
+        self.told = False
+
+    def check(self) -> None:
+        """Called in the thread; raises once the work is not wanted."""
+        if self.told:
+            raise Unavailable("the operation was cancelled")
+
+
+async def run_to_end(work: Callable[[], T], halt: Halt) -> T:
+    """Run `work` in a thread; a cancelled caller tells it to stop and waits for it, so that what it made is known."""
+    task = asyncio.ensure_future(asyncio.to_thread(work))
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        halt.told = True
         await asyncio.wait([task])
         if not task.cancelled():
             task.exception()

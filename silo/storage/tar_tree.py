@@ -15,9 +15,9 @@ from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 
 from silo.host.beneath import Root
+from silo.host.overlay import is_opaque, is_whiteout
 from silo.model.leftovers import is_leftover
-from silo.storage.overlay import is_opaque, is_whiteout
-from silo.storage.tar_format import END, build_empty_file, build_header, padding
+from silo.model.tar_format import END, build_empty_file, build_header, padding
 from silo.storage.views import Shift
 
 _READ_BYTES = 256 * 1024
@@ -151,7 +151,7 @@ def _file(shown: str, parent: int, name: str, owner: tuple[int, int]) -> Iterato
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             return
-        yield build_header(shown, status, owner=owner, attributes=_file_attributes(descriptor))
+        yield build_header(shown, status, owner=owner, attributes=file_attributes(descriptor))
         left = status.st_size
         while left:
             data = os.read(descriptor, min(left, _READ_BYTES)) or bytes(min(left, _READ_BYTES))
@@ -173,12 +173,12 @@ def _attributes(parent: int, name: str, status: os.stat_result) -> dict[str, byt
             return {}
         raise
     try:
-        return _file_attributes(descriptor)
+        return file_attributes(descriptor)
     finally:
         os.close(descriptor)
 
 
-def _file_attributes(descriptor: int) -> dict[str, bytes]:
+def file_attributes(descriptor: int) -> dict[str, bytes]:
     """Users' attributes and file capabilities; the kernel's and overlayfs' own are of this machine."""
     kept = {}
     try:

@@ -10,19 +10,21 @@ from collections.abc import Iterable
 
 from silo.errors import InvalidRequest, Unsupported
 from silo.model.container import ContainerConfig, Resources
-from silo.model.mount import MountKind
-from silo.windows.paths import is_pipe, normalize_path
+from silo.model.mount import MountKind, MountRequest
+from silo.model.storage_options import parse_scratch_size
+from silo.model.windows_pipes import check_target, is_pipe, parse_pipe
+from silo.windows.paths import normalize_path
 
 _PRIVATE = ("", "private", "shareable")
 
 
+MAXIMUM_PIPES = 32
 _SYSTEM_DIRECTORIES = frozenset(("c:\\windows", "c:\\windows\\system32"))
 
 
 def check_options(config: ContainerConfig) -> None:
     """Raises Unsupported (may come one day) or InvalidRequest naming every option that does not apply."""
-    if config.storage_options:
-        raise Unsupported(f"--storage-opt {next(iter(config.storage_options))} is not supported")
+    parse_scratch_size(config.storage_options)
     for option in config.security.options:
         if option.startswith("credentialspec"):
             raise Unsupported(f"--security-opt {option.partition('=')[0]} is not supported")
@@ -59,9 +61,18 @@ def _foreign_options(config: ContainerConfig) -> Iterable[tuple[str, bool]]:
 
 def check_mounts(config: ContainerConfig) -> None:
     """Raises InvalidRequest or Unsupported for a target that cannot be."""
+    pipes = [request for request in config.mounts if request.kind is MountKind.NAMED_PIPE]
+    if len(pipes) > MAXIMUM_PIPES:
+        raise InvalidRequest(f"{len(pipes)} named pipes are mounted: at most {MAXIMUM_PIPES} can be")
     for request in config.mounts:
-        if request.kind is MountKind.NAMED_PIPE or is_pipe(request.target):
-            raise Unsupported(f"mounting the named pipe {request.target} is not supported")
+        if request.kind is MountKind.NAMED_PIPE:
+            _check_pipe(request)
+            continue
+        if is_pipe(request.target):
+            raise InvalidRequest(
+                f"invalid mount target {request.target}: at a named pipe only a named pipe or a Unix socket can be mounted",
+                hint="--mount type=npipe,source=\\\\.\\pipe\\name,target=\\\\.\\pipe\\name",
+            )
         if request.target[1:2] != ":" and not request.target.startswith(("\\", "/")):
             raise InvalidRequest(f"invalid mount path: '{request.target}' mount path must be absolute")
         target = normalize_path(request.target)
@@ -75,3 +86,14 @@ def check_mounts(config: ContainerConfig) -> None:
                 f"invalid mount target {request.target}: destination path cannot be 'c:' or 'c:\\'",
                 hint="mount at a directory below it",
             )
+
+
+def _check_pipe(request: MountRequest) -> None:
+    check_target(parse_pipe(request.target))
+    if is_pipe(request.source) or not request.source.startswith("/"):
+        parse_pipe(request.source)
+    if request.read_only:
+        raise InvalidRequest(
+            f"invalid mount config for type npipe: {request.target} cannot be read-only",
+            hint="leave :ro or readonly out",
+        )

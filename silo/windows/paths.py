@@ -9,18 +9,11 @@ from __future__ import annotations
 import re
 
 from silo.errors import InvalidRequest, Unsupported
+from silo.model.windows_names import find_fault
 from silo.model.windows_paths import DRIVE_C
+from silo.model.windows_pipes import is_pipe
 
 _DRIVE = re.compile(r"^(?P<letter>[A-Za-z]):(?P<rest>.*)$", re.DOTALL)
-_PIPE = re.compile(r"^[\\/]{2}\.[\\/]pipe[\\/]", re.IGNORECASE)
-_ILLEGAL = re.compile(r'[<>:"|?*\x00-\x1f]')
-_RESERVED = re.compile(r"^(?:con|prn|aux|nul|com[1-9¹²³]|lpt[1-9¹²³]|conin\$|conout\$)(?:\.|$)", re.IGNORECASE)
-_MAXIMUM_NAME = 255
-
-
-def is_pipe(path: str) -> bool:
-    """`\\\\.\\pipe\\name`, in either slash."""
-    return _PIPE.match(path) is not None
 
 
 def normalize_path(path: str, *, working_dir: str = "C:\\") -> str:
@@ -69,8 +62,7 @@ def _split(path: str, working_dir: str) -> list[str]:
 def _checked(part: str, path: str) -> str:
     """Windows drops dots and spaces at a name's end; what it does not allow is refused."""
     name = part.rstrip(". ")
-    if not name or _ILLEGAL.search(name) or len(name) > _MAXIMUM_NAME:
-        raise InvalidRequest(f"{path!r} holds a name that Windows does not allow: {part!r}")
-    if _RESERVED.match(name):
-        raise InvalidRequest(f"{path} holds a reserved name: {part}", hint="a device of that name hides the file")
+    fault = find_fault(name)
+    if fault:
+        raise InvalidRequest(f"{path!r} holds a name that Windows does not allow: {part!r}", details=fault)
     return name

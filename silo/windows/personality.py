@@ -6,19 +6,20 @@ launcher carries out inside. Words and defaults are those of Docker for Windows.
 
 from __future__ import annotations
 
+import os
 import re
 import signal
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from silo.engine.ports import ExecRequest
 from silo.errors import InvalidRequest
 from silo.model.command import merge_command
-from silo.model.container import ContainerConfig
+from silo.model.container import ContainerConfig, Resources
 from silo.model.image import Image
 from silo.model.kernel_paths import MASKED_PATHS, READONLY_PATHS
 from silo.model.mount import MountKind, PlannedMount
-from silo.model.platform import PersonalityName
+from silo.model.platform import Isolation, PersonalityName
 from silo.model.runtime import LaunchPlan, ProcessPlan, ScratchOwner
 from silo.windows import options, paths
 from silo.windows.base.environment import (
@@ -33,6 +34,7 @@ from silo.windows.base.environment import (
     USER_UID,
 )
 from silo.windows.command_line import build_command_line
+from silo.windows.processors import check_processors, discarded, kernel_limits
 
 START = f"{SILO_DIRECTORY}/start"
 """The first process of a silo, in the base image."""
@@ -45,7 +47,14 @@ STOP_TIMEOUT_S = 30
 # A RUN message of the launcher's protocol holds 131,072 bytes; the rest is for the command line and directories.
 _MAXIMUM_ENVIRONMENT_BYTES = 64 * 1024
 _HOSTNAME = re.compile(r"^[A-Za-z0-9](?:[A-Za-z0-9.-]{0,62}[A-Za-z0-9])?$")
+# PST8PDT, <+0530>-5:30, CET-1CEST,M3.5.0,M10.5.0/3
+_TIME_ZONE_NAME = r"(?:[A-Za-z]{3,10}|<[+-]?[A-Za-z0-9+-]{3,10}>)"
+_TIME_ZONE_RULE = re.compile(
+    rf"{_TIME_ZONE_NAME}[+-]?\d{{1,2}}(?::\d\d){{0,2}}(?:{_TIME_ZONE_NAME}[+-]?[\d:]{{0,9}}(?:,[MJ0-9.,/:+-]{{1,60}})?)?",
+    re.ASCII,
+)
 _UIDS = {ADMINISTRATOR.lower(): ADMINISTRATOR_UID, USER.lower(): USER_UID}
+_REGISTRIES = {ADMINISTRATOR: ADMINISTRATOR_UID, USER: USER_UID}
 # Wine looks names up in the C library; a file bound into C: would be a foreign file system in the drive.
 _SPECIAL_FILES = {"hosts": "/etc/hosts", "hostname": "/etc/hostname", "resolv.conf": "/etc/resolv.conf"}
 
@@ -54,6 +63,10 @@ class WindowsPersonality:
     """silo.engine.ports.Personality for images with os=windows."""
 
     name = PersonalityName.WINDOWS
+
+    def __init__(self, find_time_zone_rule: Callable[[str], str] = str) -> None:
+        """`find_time_zone_rule`: the common name of a time zone → its rule as POSIX writes it, "" if it is none."""
+        self._find_rule = find_time_zone_rule
 
     def check(self, config: ContainerConfig, image: Image) -> tuple[str, ...]:
         options.check_options(config)
@@ -64,7 +77,14 @@ class WindowsPersonality:
         _directory(config, image)
         _environment(image.config.env, config.env)
         _command_line(config, image)
-        return ()
+        return self.check_resources(config.resources, config.isolation)
+
+    def check_resources(self, resources: Resources, isolation: Isolation) -> tuple[str, ...]:
+        check_processors(resources)
+        return discarded(resources, isolation)
+
+    def limits(self, resources: Resources, isolation: Isolation) -> Resources:
+        return kernel_limits(resources, isolation, present=os.cpu_count() or 1)
 
     def plan_main(
         self,
@@ -77,7 +97,10 @@ class WindowsPersonality:
         user = _user_id(config, image)
         process = ProcessPlan(
             args=(START,),
-            env=tuple(f"{name}={value}" for name, value in UNIX_ENVIRONMENT.items()),
+            env=(
+                *(f"{name}={value}" for name, value in UNIX_ENVIRONMENT.items()),
+                *self._time_zone((*image.config.env, *config.env)),
+            ),
             # Wine programs inherit it, and it has to be on a drive
             cwd=DRIVE_C,
             user=f"{user}:{user}",
@@ -93,11 +116,26 @@ class WindowsPersonality:
         )
         return process, launch
 
+    def _time_zone(self, pairs: Iterable[str]) -> tuple[str, ...]:
+        """Wine takes its zone from the C library. There is no table of names in a container, so a name is given as its rule."""
+        given = [value for name, _, value in (pair.partition("=") for pair in pairs) if name.upper() == "TZ"]
+        zone = given[-1] if given else ""
+        rule = zone if _TIME_ZONE_RULE.fullmatch(zone) else self._find_rule(zone)
+        return (f"TZ={rule}",) if rule and _TIME_ZONE_RULE.fullmatch(rule) else ()
+
     def scratch_owner(self, config: ContainerConfig, image: Image) -> ScratchOwner | None:
-        """Wine refuses a prefix that is another user's; owning the directory itself is enough."""
+        """Wine refuses a prefix that is another user's; owning the directory itself is enough. The registry of the user who
+        had it is put aside, and comes back with that user: Dockerfiles change the USER to and fro."""
         uid = _user_id(config, image)
-        copies = ((f"{USER_REGISTRY_DIRECTORY}/{USER}/user.reg", f"{PREFIX}/user.reg"),) if uid == USER_UID else ()
-        return ScratchOwner(path=PREFIX, uid=uid, gid=uid, copies=copies)
+        own = f"{PREFIX}/user.reg"
+        aside = {owner: f"{USER_REGISTRY_DIRECTORY}/{name}/user.reg" for name, owner in _REGISTRIES.items()}
+        return ScratchOwner(
+            path=PREFIX,
+            uid=uid,
+            gid=uid,
+            keeps=tuple((owner, own, place) for owner, place in aside.items() if owner != uid),
+            copies=((aside[uid], own),),
+        )
 
     def describe_command(self, config: ContainerConfig, image: Image) -> tuple[str, tuple[str, ...]]:
         args = merge_command(config, image.config, default=DEFAULT_COMMAND).args

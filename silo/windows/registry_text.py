@@ -1,7 +1,7 @@
 """What a container changed in its registry: two of Wine's text files compared by what they say. Pure.
 
 The files come out of containers: anything may stand in them, so nothing here raises on what it reads; what is no registry file
-has no keys. Times and the order of values mean nothing, and some values every boot writes anew (`_NOISE`).
+has no keys. Times and the order of values mean nothing, nor does what Wine writes by itself (silo/windows/registry/noise.py).
 
 Format: `WINE REGISTRY Version 2`, then blocks `[Key\\\\Sub] time` with lines `"name"=data`, where data may go on behind a `\\`
 at a line's end. Source: Wine, server/registry.c (dump_path, save_subkeys).
@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterator
 
 from silo.engine.ports import FileChange
+from silo.windows.registry.noise import Noise
 from silo.windows.wine_escapes import SURROGATE, unescape
 
 MODIFIED = 0
@@ -21,26 +22,6 @@ DELETED = 2
 
 _ROOTS = {"system.reg": "HKLM", "user.reg": "HKCU", "userdef.reg": "HKU\\.Default"}
 
-# (file, key, value): regular expressions over names in lower case; the computer's name comes with each container, and the
-# environment of a session is volatile on Windows.
-_NOISE = tuple(
-    (file, re.compile(key), re.compile(value))
-    for file, key, value in (
-        ("system.reg", r"system\\[^\\]+\\control\\computername\\[^\\]+", r"computername"),
-        ("system.reg", r"system\\[^\\]+\\services\\tcpip\\parameters", r"(nv )?(hostname|domain)"),
-        ("system.reg", r".*", r"driverdatedata"),
-        # the hardware that Wine found
-        ("system.reg", r"software\\microsoft\\windows nt\\currentversion\\networkcards(\\.*)?", r".*"),
-        (
-            "system.reg",
-            r"system\\[^\\]+\\control\\session manager\\environment",
-            r"number_of_processors|processor_(architecture|identifier|level|revision)",
-        ),
-        # the launcher's
-        ("system.reg", r"software\\microsoft\\windows nt\\currentversion\\aedebug", r"(debugger)?"),
-        ("user.reg", r"volatile environment(\\.*)?", r".*"),
-    )
-)
 _HEADING = re.compile(r"\[(?P<key>.*)\](?: \d+)?\Z", re.DOTALL)
 _VALUE = re.compile(r'(?:@|"(?P<name>[^"\\]*(?:\\.[^"\\]*)*)")=', re.DOTALL)
 
@@ -48,6 +29,7 @@ _VALUE = re.compile(r'(?:@|"(?P<name>[^"\\]*(?:\\.[^"\\]*)*)")=', re.DOTALL)
 def compare_registry(file: str, before: bytes, after: bytes) -> tuple[FileChange, ...]:
     """Changed keys as `HKLM\\Software\\Key`, changed values of a key that stayed as `HKLM\\Software\\Key\\\\Value`, sorted."""
     root = _ROOTS.get(file, file)
+    noise = Noise(file, before, after)
     old, new = _blocks(before), _blocks(after)
     changes = []
     for key in sorted(old.keys() | new.keys()):
@@ -55,22 +37,21 @@ def compare_registry(file: str, before: bytes, after: bytes) -> tuple[FileChange
             continue
         if key not in old or key not in new:
             kind, block = (ADDED, new[key]) if key in new else (DELETED, old[key])
-            if not _is_noise(file, key, ""):
+            if not _is_noise(noise, key, block[1]):
                 changes.append(FileChange(kind=kind, path=f"{root}\\{block[0]}"))
             continue
         changes += (
             FileChange(kind=kind, path=f"{root}\\{new[key][0]}\\\\{name or '(Default)'}")
             for kind, name in _changed_values(_values(old[key][1]), _values(new[key][1]))
-            if not _is_noise(file, key, name.lower())
+            if not noise.is_value(key, name.lower())
         )
     return tuple(changes)
 
 
-def _is_noise(file: str, key: str, value: str) -> bool:
-    return any(
-        file == noisy and keys.fullmatch(key) is not None and values.fullmatch(value) is not None
-        for noisy, keys, values in _NOISE
-    )
+def _is_noise(noise: Noise, key: str, lines: str) -> bool:
+    """Whether a key that came or went holds nothing but what Wine writes by itself."""
+    values = _values(lines)
+    return noise.is_key(key) or (bool(values) and all(noise.is_value(key, name) for name in values))
 
 
 def _blocks(untrusted_data: bytes) -> dict[str, tuple[str, str]]:

@@ -97,3 +97,28 @@ def test_a_machine_beside_processes(docker: Docker, compose: Compose, tmp_path: 
     assert "10.214.8.9" in compose("exec", "-T", "machine", "ip", "-o", "addr", "show", "eth1")
     compose("down", "--volumes", "--timeout", "1")
     assert "trial" not in docker("ps", "-a") + docker("network", "ls") + docker("volume", "ls")
+
+
+@pytest.mark.process_level
+def test_compose_builds_by_the_classic_protocol(docker: Docker, tmp_path: Path) -> None:
+    program = find_compose()
+    (tmp_path / "app").mkdir()
+    (tmp_path / "app/Dockerfile").write_text("FROM busybox\nARG WHO\nRUN echo built for $WHO > /who\nCMD cat /who\n")
+    text = "name: built\nservices: {app: {build: {context: ./app, args: {WHO: compose}}, image: composed}}\n"
+    (tmp_path / "compose.yaml").write_text(text)
+    environment = {**docker.environment, "HOME": str(tmp_path), "DOCKER_BUILDKIT": "0"}
+
+    def run(*words: str) -> str:
+        done = subprocess.run(
+            [program, *words], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout + done.stderr
+
+    assert "Successfully tagged composed:latest" in run("build")
+    try:
+        printed = run("up", "--build")
+        assert "built for compose" in printed and "Using cache" in printed
+    finally:
+        run("down")
+        docker("rmi", "-f", "composed")

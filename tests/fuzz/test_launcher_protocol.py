@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from silo.errors import GuestError, InvalidRequest
 from silo.isolation.launcher_messages import Failed, Processes, RunRequest, decode_answer, encode_run
+from silo.isolation.pipes.messages import HOST_BIT, Client, Ended, decode_event
 
 _process = st.builds(
     lambda numbers, name, claimed: (
@@ -40,6 +41,22 @@ def test_any_answer_is_bounded_or_refused(untrusted_data: bytes) -> None:
         assert answer.message == "" or answer.message.isprintable()
     if isinstance(answer, Processes):
         assert all(len(item.name) <= 260 and (not item.name or item.name.isprintable()) for item in answer.processes)
+
+
+@given(
+    st.binary(max_size=8)
+    | st.builds(lambda kind, body: bytes((kind,)) + body, st.integers(132, 136), st.binary(max_size=6))
+)
+def test_any_word_about_a_pipe_is_bounded_or_refused(untrusted_data: bytes) -> None:
+    try:
+        event = decode_event(untrusted_data)
+    except GuestError as error:
+        assert len(str(error)) < 300
+        return
+    if isinstance(event, Client):
+        assert 0 <= event.number < HOST_BIT
+    if isinstance(event, Ended):
+        assert 0 <= event.number < 2**32
 
 
 @given(st.text(max_size=50), st.text(max_size=50), st.lists(st.text(max_size=20), max_size=4), st.text(max_size=20))

@@ -41,10 +41,14 @@ static void print_time(void)
 {
     FILETIME now;
     ULARGE_INTEGER value;
+    DYNAMIC_TIME_ZONE_INFORMATION zone;
+    DWORD kind;
     SYSTEMTIME past = {.wYear = 2001, .wMonth = 1, .wDay = 1};
 
     _tzset();
     printf("zone %ld\n", _timezone);
+    kind = GetDynamicTimeZoneInformation(&zone);
+    printf("windows zone %ld %lu %ls\n", zone.Bias, kind, zone.TimeZoneKeyName);
     GetSystemTimeAsFileTime(&now);
     value.LowPart = now.dwLowDateTime;
     value.HighPart = now.dwHighDateTime;

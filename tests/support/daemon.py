@@ -11,13 +11,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from silo.host.cgroups import cgroup_parent
+from silo.host.namespaces import CLONE_NEWNET, in_thread, join
 from tests.support.probes import require, require_program, require_root
+
+T = TypeVar("T")
 
 READY_TIMEOUT_S = 30
 COMMAND_TIMEOUT_S = 60
@@ -34,18 +37,30 @@ class Silod:
         self.socket = self.run_root / "silo.sock"
         self.log = root / "silod.log"
         self.network = root.name
+        self.prefix: tuple[str, ...] = ()
+        """Words of a program that starts the daemon, in a host that is different in some way."""
         self._process: subprocess.Popen[bytes] | None = None
 
     def within_network(self, *words: str) -> list[str]:
         """A command that runs where the daemon's ports are published."""
         return ["nsenter", f"--net=/run/netns/{self.network}", *words]
 
+    def call_within_network(self, work: Callable[[], T]) -> T:
+        """In a thread of its own, which is there."""
+
+        def enter_and_work() -> T:
+            with open(f"/run/netns/{self.network}") as namespace:
+                join(namespace.fileno(), CLONE_NEWNET)
+            return work()
+
+        return in_thread(enter_and_work)
+
     def start(self) -> None:
         command = (sys.executable, "-m", "silo.daemon", "--data-root", str(self.data_root), "--run-root")
         environment = os.environ | {f"SILO_{name.upper()}": value for name, value in self.settings.items()}
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                self.within_network(*command, str(self.run_root)),
+                [*self.prefix, *self.within_network(*command, str(self.run_root))],
                 stdout=log,
                 stderr=log,
                 stdin=subprocess.DEVNULL,
@@ -133,7 +148,7 @@ class Docker:
 
 
 @contextmanager
-def running_silod(**settings: str) -> Iterator[Silod]:
+def running_silod(*, prefix: tuple[str, ...] = (), **settings: str) -> Iterator[Silod]:
     """A started daemon with settings (such as linux_pool="0"); everything of it is gone afterwards."""
     require_root()
     require_program("crun")
@@ -142,6 +157,7 @@ def running_silod(**settings: str) -> Iterator[Silod]:
     root = Path(tempfile.mkdtemp(prefix="silo-test-"))
     root.chmod(0o755)
     daemon = Silod(root, settings)
+    daemon.prefix = prefix
     with ExitStack() as undo:
         undo.callback(shutil.rmtree, root)
         subprocess.run(["ip", "netns", "add", daemon.network], check=True)

@@ -15,6 +15,7 @@ import pytest
 
 from silo.images import ImageLimits, ImageRecord, LocalImageStore
 from silo.windows.base.environment import OS_VERSION
+from silo.windows.layer_format import WindowsLayerFormat
 from tests.support.documents import MemoryDocuments
 from tests.support.probes import require_program
 
@@ -29,7 +30,12 @@ class StoreOnDisk:
 
     def open(self, limits: ImageLimits | None = None) -> LocalImageStore:
         return LocalImageStore(
-            data_root=self.root, records=self.rows, limits=limits, windows_version=OS_VERSION, **self.settings
+            data_root=self.root,
+            records=self.rows,
+            limits=limits,
+            windows=WindowsLayerFormat(),
+            windows_version=OS_VERSION,
+            **self.settings,
         )
 
     def wipe(self) -> LocalImageStore:
@@ -75,20 +81,27 @@ def _free_port() -> int:
         return port
 
 
-def run_registry(directory: Path, *, htpasswd: str = "", prefix: Sequence[str] = ()) -> Iterator[Registry]:
-    """`docker-registry serve` until the generator is closed; `prefix` leads its command, e.g. into a network namespace."""
+def run_registry(
+    directory: Path, *, htpasswd: str = "", prefix: Sequence[str] = (), layers_elsewhere: bool = True, port: int = 0
+) -> Iterator[Registry]:
+    """`docker-registry serve` until the generator is closed; `prefix` leads its command, e.g. into a network namespace.
+
+    `port` 0 is any. `layers_elsewhere`: it takes manifests whose layers it has not but which say where they are; by its own default
+    it does not.
+    """
     program = require_program("docker-registry")
     require_program("skopeo")
-    port = _free_port()
+    port = port or _free_port()
     storage = directory / "storage"
     auth = ""
     if htpasswd:
         (directory / "htpasswd").write_text(htpasswd)
         auth = f"auth:\n  htpasswd:\n    realm: test\n    path: {directory / 'htpasswd'}\n"
+    allowed = "validation:\n  manifests:\n    urls:\n      allow: ['^https?://']\n" if layers_elsewhere else ""
     config = directory / "config.yml"
     config.write_text(
         "version: 0.1\nlog:\n  level: warn\nstorage:\n  filesystem:\n"
-        f"    rootdirectory: {storage}\n  delete:\n    enabled: true\nhttp:\n  addr: 127.0.0.1:{port}\n{auth}"
+        f"    rootdirectory: {storage}\n  delete:\n    enabled: true\nhttp:\n  addr: 127.0.0.1:{port}\n{auth}{allowed}"
     )
     with (directory / "log").open("wb") as log:
         process = subprocess.Popen([*prefix, program, "serve", str(config)], stdout=log, stderr=log)

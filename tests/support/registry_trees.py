@@ -12,8 +12,8 @@ from typing import Any
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from silo.model.windows_names import fold
 from silo.windows.hives import Key, Layering, Value
-from silo.windows.hives.names import fold
 from silo.windows.hives.tree import FLAG_LINK, tombstone, value_tombstone
 from tests.support.probes import require
 

@@ -41,9 +41,9 @@ def load_windows(daemon: Silod) -> None:
 
 
 @contextmanager
-def windows_docker(**settings: str) -> Iterator[Docker]:
+def windows_docker(*, prefix: tuple[str, ...] = (), **settings: str) -> Iterator[Docker]:
     """A client of a fresh daemon that has the image windows; all its containers are gone afterwards."""
-    with running_silod(**({"cache_root": str(cache_root())} | settings)) as daemon:
+    with running_silod(prefix=prefix, **({"cache_root": str(cache_root())} | settings)) as daemon:
         load_windows(daemon)
         client = docker_for(daemon)
         yield client

@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from silo.api.decode.wire import HostConfigBody, MountBody
 from silo.errors import InvalidRequest, Unsupported
 from silo.model.mount import MountKind, MountRequest
+from silo.model.windows_pipes import is_pipe
 
 _DRIVE = re.compile(r"[A-Za-z]:[\\/]|[A-Za-z]:$")
-_PIPE = re.compile(r"(\\\\|//)\.(\\|/)pipe(\\|/)", re.IGNORECASE)
 _PROPAGATION = frozenset(("private", "rprivate", "shared", "rshared", "slave", "rslave"))
 _SIZE = re.compile(r"(\d+)([kmg]?)b?", re.IGNORECASE)
 _FACTORS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
@@ -51,10 +51,9 @@ def parse_bind(text: str, *, driver: str = "") -> MountRequest:
         raise InvalidRequest(f"invalid volume specification: '{text}'", hint="source:target[:ro]")
     source, target = parts[0], parts[1]
     options = parts[2].split(",") if len(parts) == 3 else []
-    is_bind = source.startswith("/") or bool(_DRIVE.match(source))
-    kind = MountKind.BIND if is_bind else MountKind.VOLUME
-    if _PIPE.match(source):
-        raise Unsupported(f"-v {text}: named pipes of the host are not supported")
+    is_npipe = is_pipe(source) or is_pipe(target)
+    is_bind = not is_npipe and (source.startswith("/") or bool(_DRIVE.match(source)))
+    kind = MountKind.NAMED_PIPE if is_npipe else MountKind.BIND if is_bind else MountKind.VOLUME
     propagation, read_only, no_copy = "", False, False
     for option in options:
         if option == "ro":
@@ -64,7 +63,7 @@ def parse_bind(text: str, *, driver: str = "") -> MountRequest:
             continue
         elif option in _PROPAGATION and is_bind:
             propagation = option
-        elif option == "nocopy" and not is_bind:
+        elif option == "nocopy" and kind is MountKind.VOLUME:
             no_copy = True
         else:
             raise InvalidRequest(f"invalid mode: {option} in -v {text}")
@@ -76,7 +75,7 @@ def parse_bind(text: str, *, driver: str = "") -> MountRequest:
         propagation=propagation,
         create_source=is_bind,
         no_copy=no_copy,
-        driver="" if is_bind else driver,
+        driver=driver if kind is MountKind.VOLUME else "",
         from_bind=True,
     )
 
@@ -113,7 +112,15 @@ def parse_mount(body: MountBody) -> MountRequest:
                 tmpfs_mode=tmpfs.Mode or None,
                 tmpfs_options=tuple("=".join(pair) for pair in tmpfs.Options),
             )
-        case "npipe" | "image" | "cluster":
+        case "npipe":
+            if not body.Source:
+                raise InvalidRequest("invalid mount config for type npipe: field Source must not be empty")
+            if body.BindOptions.Propagation:
+                raise InvalidRequest("invalid mount config for type npipe: field BindOptions must not be specified")
+            return MountRequest(
+                kind=MountKind.NAMED_PIPE, source=body.Source, target=body.Target, read_only=body.ReadOnly
+            )
+        case "image" | "cluster":
             raise Unsupported(f"--mount type={body.Type} is not supported")
     raise InvalidRequest(f"invalid mount config: mount type unknown: '{body.Type}'")
 

@@ -19,7 +19,6 @@ _UNSUPPORTED = (
     ("DeviceRequests", "--gpus"),
     ("KernelMemory", "--kernel-memory"),
     ("KernelMemoryTCP", "KernelMemoryTCP"),
-    ("CpuPercent", "--cpu-percent"),
     ("IOMaximumIOps", "--io-maxiops"),
     ("IOMaximumBandwidth", "--io-maxbandwidth"),
 )
@@ -36,8 +35,6 @@ def parse_resources(body: ResourcesBody, *, shm_size_bytes: int = 0, oom_score_a
     check_sizes(body.CpuCount, "--cpu-count")
     if body.MemorySwap < -1:
         raise InvalidRequest(f"invalid value for --memory-swap: {body.MemorySwap}")
-    if body.CpuCount and body.NanoCpus:
-        raise InvalidRequest("conflicting options: --cpu-count and --cpus")
     swappiness = None if body.MemorySwappiness == -1 else body.MemorySwappiness
     if swappiness is not None and not 0 <= swappiness <= 100:
         raise InvalidRequest(f"Invalid value: {swappiness}, valid memory swappiness range is 0-100")
@@ -49,8 +46,10 @@ def parse_resources(body: ResourcesBody, *, shm_size_bytes: int = 0, oom_score_a
         memory_bytes=body.Memory,
         memory_swap_bytes=body.MemorySwap,
         memory_reservation_bytes=body.MemoryReservation,
-        nano_cpus=body.NanoCpus or body.CpuCount * 1_000_000_000,
+        nano_cpus=body.NanoCpus,
         cpu_shares=body.CpuShares,
+        cpu_count=body.CpuCount,
+        cpu_percent=body.CpuPercent,
         cpu_period_us=body.CpuPeriod,
         cpu_quota_us=body.CpuQuota,
         cpuset_cpus=body.CpusetCpus,

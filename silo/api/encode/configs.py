@@ -157,8 +157,8 @@ def _encode_resources(limits: Resources) -> dict[str, Any]:
         "OomKillDisable": limits.oom_kill_disable,
         "PidsLimit": limits.pids_limit or None,
         "Ulimits": [{"Name": limit.name, "Hard": limit.hard, "Soft": limit.soft} for limit in limits.ulimits],
-        "CpuCount": 0,
-        "CpuPercent": 0,
+        "CpuCount": limits.cpu_count,
+        "CpuPercent": limits.cpu_percent,
         "IOMaximumIOps": 0,
         "IOMaximumBandwidth": 0,
     }

@@ -14,7 +14,7 @@ def encode_image_summary(image: Image, *, containers: int = -1, shared_bytes: in
     """One row of `docker images`."""
     return {
         "Id": image.id,
-        "ParentId": "",
+        "ParentId": image.parent,
         "RepoTags": list(image.tags),
         "RepoDigests": list(image.digests),
         "Created": unix_seconds(image.created),
@@ -61,7 +61,7 @@ def encode_image(image: Image) -> dict[str, Any]:
         "Id": image.id,
         "RepoTags": list(image.tags),
         "RepoDigests": list(image.digests),
-        "Parent": "",
+        "Parent": image.parent,
         "Comment": image.comment,
         "Created": image.created or ZERO_TIME,
         "DockerVersion": "",

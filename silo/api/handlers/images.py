@@ -35,9 +35,8 @@ class ImageHandlers:
         counts: dict[str, int] = {}
         for record in self._engine.containers.all():
             counts[record.image_id] = counts.get(record.image_id, 0) + 1
-        return reply_json(
-            [encode_image_summary(image, containers=counts.get(image.id, 0)) for image in self._images.all(filters)]
-        )
+        images = self._images.all(filters, intermediate=call.flag("all"))
+        return reply_json([encode_image_summary(image, containers=counts.get(image.id, 0)) for image in images])
 
     def _get(self, call: Call) -> Image:
         try:

@@ -58,6 +58,10 @@ class ProgressStream:
         while not self._queue.empty():
             await self._call.write_json(self._queue.get_nowait())
 
+    async def next_line(self) -> dict[str, Any]:
+        """For whoever sends the lines by itself."""
+        return await self._queue.get()
+
     async def run(self, work: Awaitable[T]) -> T:
         """Await `work` while sending its progress."""
         task = asyncio.ensure_future(work)

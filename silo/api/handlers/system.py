@@ -84,7 +84,3 @@ class SystemHandlers:
         if "build-cache" in types:
             shown["BuildCache"] = []
         return reply_json(shown)
-
-    async def prune_build_cache(self, _call: Call) -> Reply:
-        """There is no build cache, so nothing of it is left (`docker system prune` asks)."""
-        return reply_json({"CachesDeleted": None, "SpaceReclaimed": 0})

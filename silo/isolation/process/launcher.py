@@ -70,7 +70,7 @@ class LauncherClient:
         Raises ProcessStartFailed, InvalidRequest, GuestError.
         """
         message = encode_run(request)
-        connection = await self._connect()
+        connection = await self.connect()
         try:
             answer = await _exchange(connection, message, fds, timeout_s=_START_PATIENCE_S)
             pid = expect_started(answer)
@@ -101,7 +101,7 @@ class LauncherClient:
 
     async def shutdown(self, exit_code: int) -> None:
         """Ask the silo to end; its end is the keeper's to see. Raises GuestError if there is no launcher."""
-        connection = await self._connect()
+        connection = await self.connect()
         with contextlib.closing(connection):
             _send(connection, encode_shutdown(exit_code), ())
 
@@ -117,11 +117,12 @@ class LauncherClient:
         expect_done(await self._ask(message, timeout_s=timeout_s), purpose)
 
     async def _ask(self, message: bytes, *, timeout_s: float = _ANSWER_PATIENCE_S) -> Answer:
-        connection = await self._connect()
+        connection = await self.connect()
         with contextlib.closing(connection):
             return await _exchange(connection, message, (), timeout_s=timeout_s)
 
-    async def _connect(self) -> socket.socket:
+    async def connect(self) -> socket.socket:
+        """A connection (nonblocking) for a request of the caller's own. Raises GuestError."""
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         connection.setblocking(False)
         try:

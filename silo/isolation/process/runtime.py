@@ -23,6 +23,7 @@ from silo.engine.ports import RootFiles, RunningExec, RuntimeListener
 from silo.errors import Conflict, NotFound, SiloError, Unavailable, Unsupported
 from silo.host import namespaces
 from silo.host.cgroups import CgroupTree, cgroup_parent, find_layout
+from silo.isolation.pipes import HostPipes
 from silo.isolation.process.bundle import remove_bundle
 from silo.isolation.process.dressing import Dresser
 from silo.isolation.process.executing import Executor
@@ -81,6 +82,7 @@ class ProcessRuntime:
         self._listener: RuntimeListener | None = None
         self._keeper = KeeperClient(self._on_event, self._on_keeper_lost)
         self._silos = Silos(self._paths)
+        self._pipes = HostPipes(self._paths.run_root / "pipes")
         self._warm = WarmSilos(windows_pool, self._paths, data_root, self._begin_warm, self.release)
         self._closing = False
         self._opened = False
@@ -94,6 +96,7 @@ class ProcessRuntime:
             directory.mkdir(parents=True, exist_ok=True)
             # crun looks up mounts as a user of the container's own: it must get through, and may not list
             directory.chmod(0o700 if directory in (self._paths.crun_root, self._paths.terminals) else 0o711)
+        self._pipes.open()
         layout = await asyncio.to_thread(find_layout)
         self._cgroups = CgroupTree(layout, parent=cgroup_parent(self._paths.run_root))
         warnings = await asyncio.to_thread(self._cgroups.open)
@@ -123,6 +126,7 @@ class ProcessRuntime:
             if live.widening is not None and not live.widening.done():
                 live.widening.cancel()
                 await self._widen_now(live)
+        await self._pipes.close()
         await self._warm.close()
         await self._pool.close()
         if self._cleaning:
@@ -168,6 +172,8 @@ class ProcessRuntime:
                 if live.record.plan.launch is not None:
                     await asyncio.to_thread(self._cgroups.widen, live.record.cgroup, live.record.plan.resources)
                 await take_back(self._keeper, live, self._maker.log_fields(live), known=container_id in kept)
+                if live.record.plan.pipes:
+                    self._pipes.map_again(live.id, live.record.plan.pipes, self._silos.client(live).connect)
         for container_id in set(kept) - set(self._lives):
             await self._keeper.request("forget", container=container_id)
         await asyncio.to_thread(clean_orphans, self._paths, self._cgroups, self._names_in_use())
@@ -249,6 +255,10 @@ class ProcessRuntime:
         if live.record.plan.launch is not None:
             await asyncio.to_thread(save_record, self._paths, live.record)
             try:
+                if live.record.plan.pipes:
+                    await self._silos.until_end(
+                        live, self._pipes.map(live.id, live.record.plan.pipes, self._silos.client(live).connect)
+                    )
                 await self._silos.start_main(live)
             finally:
                 live.widening = asyncio.create_task(self._widen(live), name=f"widen-{container_id[:12]}")
@@ -278,6 +288,7 @@ class ProcessRuntime:
         live.releasing = True
         if live.widening is not None:
             live.widening.cancel()
+        self._pipes.drop(container_id)
         try:
             if live.creating is not None and not live.creating.done():
                 with contextlib.suppress(SiloError):
@@ -329,6 +340,7 @@ class ProcessRuntime:
                 live.ended.set()
                 self._executor.container_ended(live.id)
                 self._silos.container_ended(live.id)
+                self._pipes.drop(live.id)
                 if live.announced:
                     self._announce(live)
         elif kind == "exec_exit":

@@ -12,8 +12,9 @@ import logging
 import os
 import signal as signals
 import socket
-from collections.abc import Iterable
+from collections.abc import Coroutine, Iterable
 from pathlib import Path
+from typing import Any, TypeVar
 
 from silo.errors import GuestError, SiloError, Unavailable
 from silo.host import namespaces
@@ -28,6 +29,8 @@ from silo.model.exit_codes import KILLED
 from silo.model.runtime import ExecStreams, LaunchPlan, ProcessTable
 
 log = logging.getLogger(__name__)
+
+Answered = TypeVar("Answered")
 
 SOCKET_NAME = "launcher.sock"
 PROCESSORS = "SILO_PROCESSORS"
@@ -71,11 +74,17 @@ class Silos:
         launch = live.record.plan.launch
         assert launch is not None
         flags = FLAG_MAIN | (FLAG_NO_FLUSH if live.record.plan.auto_remove else 0)
-        running = asyncio.create_task(self.client(live).run(run_request(launch, flags)))
+        started = await self.until_end(live, self.client(live).run(run_request(launch, flags)))
+        # the code comes through the status pipe; the program runs on without this connection
+        started.close()
+
+    async def until_end(self, live: Live, request: Coroutine[Any, Any, Answered]) -> Answered:
+        """The answer to a request before the main program runs. Raises GuestError, Unavailable, and what the request does."""
+        asked = asyncio.create_task(request)
         ended = asyncio.create_task(live.ended.wait())
         try:
-            await asyncio.wait({running, ended}, timeout=_READY_PATIENCE_S, return_when=asyncio.FIRST_COMPLETED)
-            if not running.done():
+            await asyncio.wait({asked, ended}, timeout=_READY_PATIENCE_S, return_when=asyncio.FIRST_COMPLETED)
+            if not asked.done():
                 if live.exit is not None:
                     raise GuestError(
                         "the container ended before its program could be started", details=_last_words(live)
@@ -83,11 +92,9 @@ class Silos:
                 raise Unavailable(
                     f"the container was not ready within {_READY_PATIENCE_S:.0f} s", details=_last_words(live)
                 )
-            started = await running
-            # the code comes through the status pipe; the program runs on without this connection
-            started.close()
+            return await asked
         finally:
-            for task in (running, ended):
+            for task in (asked, ended):
                 task.cancel()
 
     async def signal(self, live: Live, signal: int) -> None:

@@ -13,7 +13,7 @@ import asyncio
 import logging
 import os
 import shutil
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -34,6 +34,9 @@ _REFILL_DELAY_S = 0.5
 _RETRY_DELAY_S = 60.0
 
 
+LayerStamps = tuple[tuple[int, int, int], ...]
+
+
 class WarmSilos:
     """`begin` starts a silo up to where its launcher answers; `discard` releases it."""
 
@@ -52,6 +55,8 @@ class WarmSilos:
         self._discard = discard
         self._recipe: Recipe | None = None
         self._ready: list[Live] = []
+        self._layers: dict[str, LayerStamps] = {}
+        """By silo: the directories that it has as they were. One that was deleted and made again is another."""
         self._filling: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
@@ -78,13 +83,21 @@ class WarmSilos:
         if wanted is None or not self._ready or not _is_fresh(plan.rootfs.scratch):
             return None
         # Those of a former recipe wait until they are discarded: another image's files are in them.
-        for live in [live for live in self._ready if find_recipe(live.record.plan) == wanted]:
-            self._ready.remove(live)
+        for live in [live for live in self._ready if find_recipe(live.record.plan) == wanted and self._is_whole(live)]:
+            self._forget(live)
             if namespaces.start_time(live.record.pid) == live.record.pid_started:
                 self._fill(_REFILL_DELAY_S)
                 return live
         self._fill(_REFILL_DELAY_S)
         return None
+
+    def _is_whole(self, live: Live) -> bool:
+        stamps = self._layers.get(live.id)
+        return stamps is not None and stamps == layer_stamps(live.record.plan.rootfs.layers)
+
+    def _forget(self, live: Live) -> None:
+        self._ready.remove(live)
+        self._layers.pop(live.id, None)
 
     def names(self) -> frozenset[str]:
         return frozenset(live.id for live in self._ready)
@@ -107,20 +120,24 @@ class WarmSilos:
     async def _make(self, recipe: Recipe) -> Live:
         container_id = new_id()
         directory = self._directory / container_id
+        stamps = layer_stamps(recipe.layers)
         for name in ("upper", "work"):
             (directory / name).mkdir(parents=True)
         try:
-            return await self._begin(build_warm_plan(recipe, container_id, directory))
+            live = await self._begin(build_warm_plan(recipe, container_id, directory))
+            if stamps is not None:
+                self._layers[live.id] = stamps
+            return live
         except BaseException:
             await asyncio.shield(self._discard(container_id))
             shutil.rmtree(directory, ignore_errors=True)
             raise
 
     async def _discard_unlike(self) -> None:
-        """Silos made for another recipe: the image has changed."""
+        """Silos made for another recipe, or on an image that was removed since."""
         for live in tuple(self._ready):
-            if find_recipe(live.record.plan) != self._recipe:
-                self._ready.remove(live)
+            if find_recipe(live.record.plan) != self._recipe or not self._is_whole(live):
+                self._forget(live)
                 await self._drop(live)
 
     async def _drop(self, live: Live) -> None:
@@ -139,6 +156,15 @@ class WarmSilos:
         ready, self._ready = self._ready, []
         for live in ready:
             await self._drop(live)
+
+
+def layer_stamps(layers: Sequence[Path]) -> LayerStamps | None:
+    """What tells a directory from another at its place; None where one is missing."""
+    try:
+        found = [path.stat() for path in layers]
+    except FileNotFoundError:
+        return None
+    return tuple((status.st_dev, status.st_ino, status.st_ctime_ns) for status in found)
 
 
 def _is_fresh(scratch: Path) -> bool:

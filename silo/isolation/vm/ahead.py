@@ -82,6 +82,7 @@ def _find_entry(plan: ContainerPlan) -> ContainerPlan | None:
         and plan.network == "private"
         and plan.seccomp == "default"
         and plan.scratch_owner is None
+        and not plan.rootfs.size_bytes
         and not (plan.privileged or plan.sysctls or plan.init or plan.rootfs.read_only or plan.domainname)
         and not (resources.devices or resources.device_cgroup_rules or resources.oom_score_adj)
         and all(mount.kind is not MountKind.TMPFS for mount in plan.mounts)

@@ -87,13 +87,14 @@ class Chooser:
         shape = await self.shape_of(recipe, begun=plan.parked or plan.launch is not None)
         limits, scratch = host_limits(plan.resources, shape.memory_bytes), plan.directory / SCRATCH_DISK
         fresh = not scratch.exists()
-        pooled = pool.take(recipe) if fresh else None
+        limited = plan.rootfs.size_bytes > 0
+        pooled = pool.take(recipe) if fresh and not limited else None
         if pooled is not None:
             clone = await self._adopt(pooled, scratch, limits)
         else:
             image = await self._images.ensure(recipe.layers, map_it=shape.maps_image)
-            clone = await self._clones.start(shape, image, scratch, limits)
-        if fresh and (recipe.begun or plan.launch is None):
+            clone = await self._clones.start(shape, image, scratch, limits, size_bytes=plan.rootfs.size_bytes)
+        if fresh and not limited and (recipe.begun or plan.launch is None):
             pool.learn(recipe)
         return clone
 

@@ -259,10 +259,13 @@ class Clones:
 
     # --- clones
 
-    async def start(self, shape: Shape, image: ImageFile, scratch: Path, limits: Resources) -> Clone:
-        """A clone in its cgroup with these disks, its agent connected. A scratch that is not there is made as it has to be.
+    async def start(
+        self, shape: Shape, image: ImageFile, scratch: Path, limits: Resources, *, size_bytes: int = 0
+    ) -> Clone:
+        """A clone in its cgroup with these disks, its agent connected. A scratch that is not there is made as it has to be;
+        `size_bytes`: with room for that much only.
 
-        Raises HostError, NoSpace, Unavailable, GuestError; nothing is left of it then.
+        Raises HostError, NoSpace, Unavailable, GuestError, InvalidRequest (too large); nothing is left of it then.
         """
         kept = await self._template(shape)
         name = f"vm-{secrets.token_hex(8)}"
@@ -274,7 +277,7 @@ class Clones:
             undo.push_async_callback(asyncio.to_thread, self._clear, name)
             place, entry = await asyncio.to_thread(self._prepare, name, limits)
             if not scratch.exists():
-                await asyncio.to_thread(self._make_scratch, kept.scratch, scratch)
+                await asyncio.to_thread(self._make_scratch, kept.scratch, scratch, size_bytes)
                 undo.callback(scratch.unlink, missing_ok=True)
             descriptor = open_disk(scratch, read_only=False)
             try:
@@ -301,8 +304,10 @@ class Clones:
         _release(kept)
         return Clone(name, place, shape, session, taken, image, scratch, limits, begun=shape.begun_plan)
 
-    def _make_scratch(self, original: Path | None, path: Path) -> None:
-        if original is None:
+    def _make_scratch(self, original: Path | None, path: Path, size_bytes: int) -> None:
+        if size_bytes:
+            self._scratches.create_limited(path, size_bytes)
+        elif original is None:
             self._scratches.create(path)
         else:
             self._scratches.copy(original, path)

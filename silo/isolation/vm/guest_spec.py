@@ -12,10 +12,10 @@ from typing import Any
 import msgspec
 
 from silo.host.cgroup_files import DEFAULT_DEVICE_RULES, writes_v2
-from silo.isolation.identity import Identity
 from silo.isolation.seccomp import SeccompInputs
 from silo.isolation.spec import Json, SpecInputs, StagedMount, build_spec
 from silo.isolation.vm.session import FILES, FOLDERS, ROOT
+from silo.model.accounts import Identity
 from silo.model.container import Resources
 from silo.model.mount import MountKind, PlannedMount
 from silo.model.runtime import ContainerPlan

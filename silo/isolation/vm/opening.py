@@ -85,7 +85,8 @@ class FileOpener:
         shape = await self._shape()
         image = await self._images.find(rootfs.layers) or await self._images.ensure(rootfs.layers, map_it=True)
         scratch = rootfs.scratch / SCRATCH_DISK
-        clone = await self._clones.start(shape, image, scratch, host_limits(Resources(), shape.memory_bytes))
+        limits = host_limits(Resources(), shape.memory_bytes)
+        clone = await self._clones.start(shape, image, scratch, limits, size_bytes=rootfs.size_bytes)
         try:
             await clone.session.reseed("files", secrets.token_hex(16))
             await clone.session.mount(root_mounts(mapped=image.mapped, volatile=False))

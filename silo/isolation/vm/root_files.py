@@ -14,6 +14,7 @@ from silo.isolation.vm.answers import PathStatus
 from silo.isolation.vm.programs import Guest
 from silo.isolation.vm.session import SCRATCH
 from silo.model.file_modes import go_mode
+from silo.model.windows_names import fold
 
 
 class VmFiles:
@@ -74,4 +75,4 @@ def _name(path: str, untrusted_found: str) -> str:
     if not given:
         return "/"
     # without case: as it is on the disk
-    return untrusted_found if untrusted_found.casefold() == given.casefold() else given
+    return untrusted_found if fold(untrusted_found) == fold(given) else given

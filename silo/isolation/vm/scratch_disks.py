@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import errno
 import os
-import tempfile
 from collections.abc import Collection
 from pathlib import Path
 
-from silo.errors import HostError, NoSpace
-from silo.host.run import run
-
-_JOURNAL_MEBIBYTES = 16
+from silo.errors import HostError, InvalidRequest, NoSpace
+from silo.host.durable import host_error
+from silo.host.ext4_images import make_layer_image
 
 
 class ScratchDisks:
@@ -32,15 +30,7 @@ class ScratchDisks:
         if self._pristine.exists():
             return
         fresh = self._pristine.with_suffix(".new")
-        fresh.unlink(missing_ok=True)
-        with tempfile.TemporaryDirectory(dir=self.directory) as tree:
-            Path(tree).chmod(0o755)
-            for name in ("upper", "work"):
-                (Path(tree) / name).mkdir()
-                (Path(tree) / name).chmod(0o755)
-            _allocate(fresh, self.size_bytes)
-            features = ["-m", "0", "-J", f"size={_JOURNAL_MEBIBYTES}", "-E", "lazy_itable_init=1,lazy_journal_init=1"]
-            run(["mke2fs", "-q", "-t", "ext4", *features, "-d", tree, fresh])
+        make_layer_image(fresh, file_bytes=self.size_bytes, size_bytes=self.size_bytes)
         fresh.rename(self._pristine)
 
     def clear(self, keep: Collection[Path] = ()) -> None:
@@ -62,6 +52,23 @@ class ScratchDisks:
         """An empty scratch at `path`, whole or not at all. Blocks for a few milliseconds. Raises NoSpace, HostError."""
         self.open()
         self.copy(self._pristine, path)
+
+    def create_limited(self, path: Path, size_bytes: int) -> None:
+        """As `create`, with a file system that is smaller than the disk, which has the slot's size. Blocks for a tenth of a
+        second. Raises InvalidRequest for one that is larger, NoSpace, HostError."""
+        if size_bytes > self.size_bytes:
+            raise InvalidRequest(
+                f"--storage-opt size={size_bytes} is more than a virtual machine's disk has ({self.size_bytes} bytes)",
+                hint="the daemon's setting vm_scratch_bytes says how large these are",
+            )
+        fresh = path.with_suffix(".new")
+        try:
+            make_layer_image(fresh, file_bytes=self.size_bytes, size_bytes=size_bytes)
+            fresh.rename(path)
+        except OSError as error:
+            raise host_error(error, f"a container's disk cannot be made in {path.parent}") from error
+        finally:
+            fresh.unlink(missing_ok=True)
 
     def copy(self, original: Path, path: Path) -> None:
         """As `create`, of another disk that no machine runs on: that of a template whose silo has written to it."""

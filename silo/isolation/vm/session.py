@@ -14,11 +14,11 @@ import msgspec
 from msgspec import Meta
 
 from silo.errors import SiloError
-from silo.isolation.identity import Identity, resolve_identity
 from silo.isolation.vm.agent import AgentClient
 from silo.isolation.vm.answers import Event, ExitEvent, Greeting, TaskState
 from silo.isolation.vm.machine import VirtualMachine
 from silo.isolation.vm.programs import Guest
+from silo.model.accounts import Identity, resolve_identity
 from silo.model.guest_frames import ProtocolError
 
 ROOT, SCRATCH, IMAGE, FOLDERS, FILES = "/run/root", "/run/scratch", "/run/image", "/run/folders", "/run/files"

@@ -55,8 +55,8 @@ def memory_of(resources: Resources, personality: PersonalityName, default_bytes:
 
 
 def processors_of(resources: Resources, default: int) -> int:
-    """`--cpus` rounded up. Raises InvalidRequest."""
-    wanted = -(-resources.nano_cpus // 1_000_000_000) or default
+    """`--cpu-count`, or `--cpus` rounded up. Raises InvalidRequest."""
+    wanted = resources.cpu_count or -(-resources.nano_cpus // 1_000_000_000) or default
     if resources.cpu_quota_us > 0 and not resources.nano_cpus:
         wanted = max(1, -(-resources.cpu_quota_us // (resources.cpu_period_us or 100_000)))
     if wanted > _MOST_PROCESSORS:

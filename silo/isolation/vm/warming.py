@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from silo.errors import GuestError
-from silo.isolation.identity import Identity
 from silo.isolation.seccomp import SeccompSource
 from silo.isolation.spec import Json
 from silo.isolation.vm.guest_spec import CGROUP, build_guest_spec
 from silo.isolation.vm.machine import VirtualMachine
 from silo.isolation.vm.session import FILES, ROOT, SCRATCH, GuestSession
+from silo.model.accounts import Identity
 from silo.model.kernel_paths import MASKED_PATHS, READONLY_PATHS
 from silo.model.mount import MountKind, PlannedMount
 from silo.model.platform import PersonalityName

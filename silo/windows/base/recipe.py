@@ -14,7 +14,7 @@ from silo.debian.packages import Package
 from silo.windows.base.environment import OS_VERSION, USER_REGISTRY_DIRECTORY
 from silo.windows.base.registry_text import dword, quoted
 
-BUILDER_VERSION = 1
+BUILDER_VERSION = 2
 """Raise it with every change of this package that changes the image."""
 
 CLOSED_PACKAGES = (

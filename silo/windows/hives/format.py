@@ -19,7 +19,7 @@ from collections.abc import Iterable
 from functools import reduce
 from operator import xor
 
-from silo.windows.hives.names import fold, units
+from silo.model.windows_names import fold, units
 
 PAGE = 4096
 BIN_HEADER_SIZE = 32

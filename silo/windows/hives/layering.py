@@ -13,7 +13,7 @@ from itertools import chain
 from msgspec.structs import replace
 
 from silo.errors import InvalidRequest
-from silo.windows.hives.names import fold
+from silo.model.windows_names import fold
 from silo.windows.hives.tree import Key, Layering, Value, tombstone, value_tombstone
 
 

@@ -15,9 +15,9 @@ from itertools import islice
 
 import msgspec
 
+from silo.model.windows_names import fold
 from silo.windows.hives import format as layout
 from silo.windows.hives.damage import DamagedRegistry
-from silo.windows.hives.names import fold
 from silo.windows.hives.tree import MAXIMUM_DEPTH, Hive, Key, Layering, Value, ValueType
 
 _SIZE = struct.Struct("<i")

@@ -22,35 +22,35 @@ from collections.abc import Iterator
 from silo.windows.hives.hex_lines import broken_hex
 from silo.windows.hives.tree import FLAG_LINK, Key, Layering, Value, ValueType
 
-_HEADER = "Windows Registry Editor Version 5.00"
+HEADER = "Windows Registry Editor Version 5.00"
 # what could not be told from the syntax around it
 _UNQUOTABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
-def export_reg_text(root: Key, path: str) -> str:
+def export_reg_text(root: Key, path: str, *, sparse: bool = False) -> str:
     """The text of a key and all below it, in order; `path` is what its root is called there.
 
-    Files have it in UTF-16LE with a byte order mark.
+    `sparse` leaves out the keys of a delta that only lead to others. Files have the text in UTF-16LE with a byte order mark.
     """
-    return "\n".join([_HEADER, "", *_lines(root, path)])
+    return "\n".join([HEADER, "", *_lines(root, path, sparse)])
 
 
-def _lines(root: Key, path: str) -> Iterator[str]:
+def _lines(root: Key, path: str, sparse: bool) -> Iterator[str]:
     # (key, its path, whether a tree above superseded it already)
     waiting = [(root, path, False)]
     while waiting:
         key, at, superseded = waiting.pop()
-        name = _printable(at)
+        name = printable(at)
         if key.layering is Layering.TOMBSTONE:
             yield from (f"[-{name}]", "")
             continue
         supersedes = key.layering is Layering.SUPERSEDE_TREE
         if supersedes and not superseded:
             yield from (f"[-{name}]", "")
-        yield f"[{name}]"
-        yield from _remarks(key)
-        yield from map(_value_line, key.values)
-        yield ""
+        lines = [*_remarks(key), *map(_value_line, key.values)]
+        # subkeys make their parents in this syntax
+        if lines or not (sparse and key.subkeys):
+            yield from (f"[{name}]", *lines, "")
         waiting += [(subkey, f"{at}\\{subkey.name}", supersedes or superseded) for subkey in reversed(key.subkeys)]
 
 
@@ -58,13 +58,13 @@ def _remarks(key: Key) -> Iterator[str]:
     if key.layering is Layering.SUPERSEDE_LOCAL:
         yield "; hides the values that lower layers have here"
     if key.class_name:
-        yield f"; class: {_printable(key.class_name)}"
+        yield f"; class: {printable(key.class_name)}"
     if key.flags & FLAG_LINK:
         yield "; symbolic link"
 
 
 def _value_line(value: Value) -> str:
-    name = f'"{_quoted(_printable(value.name))}"=' if value.name else "@="
+    name = f'"{_quoted(printable(value.name))}"=' if value.name else "@="
     if value.tombstone:
         return f"{name}-"
     if value.type == ValueType.DWORD and len(value.data) == 4:
@@ -81,6 +81,6 @@ def _quoted(text: str) -> str:
     return text.replace("\\", "\\\\").replace('"', '\\"')
 
 
-def _printable(text: str) -> str:
-    """Controls in a name would be lines or commands of a terminal: they are shown as a replacement."""
+def printable(text: str) -> str:
+    """A name as it may be shown. Controls in a name would be lines or commands of a terminal: they are shown as a replacement."""
     return _UNQUOTABLE.sub("\N{REPLACEMENT CHARACTER}", text)

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from silo.windows.hives.names import fold
+from silo.model.windows_names import fold
 
 MAXIMUM_DEPTH = 512
 """Levels of keys that Windows allows; what walks a tree may therefore recurse."""

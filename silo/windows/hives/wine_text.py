@@ -28,15 +28,15 @@ from collections.abc import Iterator
 import msgspec
 
 from silo.errors import InvalidRequest
+from silo.model.windows_names import fold, fold_lower, sort_key, units
 from silo.windows.hives import format as layout
 from silo.windows.hives.damage import DamagedRegistry
 from silo.windows.hives.hex_lines import broken_hex
-from silo.windows.hives.names import fold, fold_lower, sort_key, units
 from silo.windows.hives.reading import HiveLimits
 from silo.windows.hives.tree import FLAG_LINK, MAXIMUM_DEPTH, Key, Layering, Value, ValueType
 from silo.windows.wine_escapes import CONTROLS, OCTAL_DIGITS, unescape
 
-_SIGNATURE = "WINE REGISTRY Version 2"
+SIGNATURE = "WINE REGISTRY Version 2"
 _BASE_KEY = ";; All keys relative to "
 _ARCHITECTURE = "#arch="
 _ARCHITECTURES = ("win32", "win64")
@@ -108,8 +108,8 @@ class _Reader:
             raise self._damaged(f"{len(untrusted_data)} bytes, more than {limits.size_bytes}")
         # Wine too passes over what is no UTF-8
         self._lines = untrusted_data.decode("utf-8", "ignore").split("\n")
-        if not self._lines[0].startswith(_SIGNATURE):
-            raise self._damaged(f"the first line is not {_SIGNATURE}")
+        if not self._lines[0].startswith(SIGNATURE):
+            raise self._damaged(f"the first line is not {SIGNATURE}")
 
     def read(self) -> WineRegistry:
         root = _Node("")
@@ -220,8 +220,8 @@ def _set_attribute(node: _Node, line: str) -> None:
 
 def write_wine_text(registry: WineRegistry) -> bytes:
     """The file. Raises InvalidRequest for a tree with layer semantics."""
-    base_key = "\\\\".join(_escape(part, _IN_PATHS) for part in registry.base_key.split("\\"))
-    parts = [f"{_SIGNATURE}\n{_BASE_KEY}{base_key}\n"]
+    base_key = "\\\\".join(escape_name(part) for part in registry.base_key.split("\\"))
+    parts = [f"{SIGNATURE}\n{_BASE_KEY}{base_key}\n"]
     if registry.architecture:
         parts.append(f"\n{_ARCHITECTURE}{registry.architecture}\n")
     _write_key(registry.root, "", parts)
@@ -232,17 +232,23 @@ def _write_key(key: Key, path: str, parts: list[str]) -> None:
     if key.layering is not Layering.MERGE or key.inherit_class:
         raise InvalidRequest(f"the registry key {key.name} is a layer's; merge it before it is written for Wine")
     if key.values or not key.subkeys or key.class_name or key.flags & FLAG_LINK:
-        parts.append(_block(key, path))
+        parts.append(write_block(key, path))
     below = f"{path}\\\\" if path else ""
     for subkey in sorted(key.subkeys, key=_sorting):
-        _write_key(subkey, below + _escape(subkey.name, _IN_PATHS), parts)
+        _write_key(subkey, below + escape_name(subkey.name), parts)
+
+
+def escape_name(name: str) -> str:
+    """A key's name as it is written in headings."""
+    return _escape(name, _IN_PATHS)
 
 
 def _sorting(item: Key | Value) -> bytes:
     return sort_key(fold_lower(item.name))
 
 
-def _block(key: Key, path: str) -> str:
+def write_block(key: Key, path: str) -> str:
+    """One key's block, with the empty line before it; `path` is escaped (see `escape_name`). Raises as `write_wine_text`."""
     lines = [f"\n[{path}]"]
     if key.modified:
         seconds = (key.modified - _FILETIME_OF_UNIX_EPOCH) // _TICKS_PER_S & 0xFFFFFFFF

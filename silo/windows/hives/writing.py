@@ -11,8 +11,8 @@ import struct
 from collections.abc import Sequence
 
 from silo.errors import InvalidRequest
+from silo.model.windows_names import fold, sort_key, units
 from silo.windows.hives import format as layout
-from silo.windows.hives.names import fold, sort_key, units
 from silo.windows.hives.tree import MAXIMUM_DEPTH, Hive, Key, Layering, Value, ValueType
 
 # O:BAG:SYD:P(A;CI;KA;;;BA)(A;CI;KA;;;SY)(A;CI;KR;;;BU): administrators and the system may do all, users read.

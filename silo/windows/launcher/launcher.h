@@ -6,6 +6,7 @@
  *   lookup.c       which file a command line means, and what it is   inventory.c  the processes of the silo
  *   environment.c  the environment of a program                      silo.c       name, services, the end
  *   parking.c      programs stopped at their entry point             registry.c   the registry's files
+ *   pipes.c        named pipes shared with others        pipe_streams.c  what passes through them
  *   linux.c        system calls
  */
 #ifndef SILO_LAUNCHER_H
@@ -24,8 +25,9 @@ enum { MAX_MESSAGE = 131072, MAX_PATH_CHARACTERS = 4096, MAX_COMMAND_CHARACTERS 
 /* Descriptors that the start script leaves open. */
 enum { FD_LISTENER = 3, FD_STATUS = 4, FD_INPUT = 5, FD_OUTPUT = 6, FD_ERROR = 7 };
 
-enum { RUN = 1, SIGNAL, RESIZE, LIST, CONFIGURE, SHUTDOWN, PING, SAVE, START };
-enum { OK = 128, FAILED, STARTED, EXITED, PROCESSES };
+enum { RUN = 1, SIGNAL, RESIZE, LIST, CONFIGURE, SHUTDOWN, PING, SAVE, START, PIPE };
+enum { PIPE_OFFER = PIPE + 1, PIPE_OPEN, PIPE_ATTACH, PIPE_REFUSE }; /* on a connection that PIPE has begun */
+enum { OK = 128, FAILED, STARTED, EXITED, PROCESSES, PIPE_SERVED, PIPE_CLIENT, PIPE_ENDED };
 enum { RUN_MAIN = 1, RUN_TTY = 2, RUN_NO_FLUSH = 4, RUN_PARK = 8 };
 
 /* --- wire.c */

@@ -102,11 +102,11 @@ int linux_pid(void)
     return (int)call(CALL_GETPID, 0, 0, 0, 0, 0);
 }
 
-static void wait_for(int descriptor, int16_t events, int timeout_ms)
+static int wait_for(int descriptor, int16_t events, int timeout_ms)
 {
     struct poll_entry entry = {descriptor, events, 0};
 
-    call(CALL_POLL, address(&entry), 1, timeout_ms, 0, 0);
+    return call(CALL_POLL, address(&entry), 1, timeout_ms, 0, 0) > 0;
 }
 
 int linux_accept(int listener)
@@ -257,6 +257,11 @@ int linux_watch(int pid)
 void linux_wait_readable(int descriptor, int timeout_ms)
 {
     wait_for(descriptor, LINUX_POLLIN, timeout_ms);
+}
+
+int linux_is_readable(int descriptor, int timeout_ms)
+{
+    return wait_for(descriptor, LINUX_POLLIN, timeout_ms);
 }
 
 void linux_ignore_children(void)

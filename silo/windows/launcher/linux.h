@@ -48,6 +48,8 @@ int linux_kill(int pid, int number);
 int linux_watch(int pid);
 /* A negative time is for ever. */
 void linux_wait_readable(int descriptor, int timeout_ms);
+/* Was it, before the time was over? */
+int linux_is_readable(int descriptor, int timeout_ms);
 /* Let the kernel reap children: pid 1 inherits every process whose parent ended. */
 void linux_ignore_children(void);
 void linux_exit(int status) __attribute__((noreturn));

@@ -1,5 +1,5 @@
 /* The resident launcher: accepts requests of the host and serves each one on a thread. See docs/launcher-protocol.md. */
-#include "launcher.h"
+#include "pipes.h"
 
 enum { SPARE_WORKERS = 2, WORKER_STACK_BYTES = 262144, CANNOT_WORK = 125 };
 
@@ -130,6 +130,7 @@ static void serve(int socket, uint8_t *buffer)
     case PING: answer_ok(socket); break;
     case SAVE: serve_save(socket); break;
     case START: serve_start(socket, &request); break;
+    case PIPE: serve_pipe(socket, &request); break;
     default:
         if (size) answer_failed(socket, ERROR_INVALID_PARAMETER, L"unknown or too long request");
     }

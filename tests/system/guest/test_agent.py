@@ -268,6 +268,25 @@ async def test_archives_go_in_and_come_out(machine: Machine) -> None:
     await main.wait()
 
 
+async def test_names_on_a_windows_drive_are_found_without_case(machine: Machine) -> None:
+    """The archive is as Docker's client on Unix sends it: with a whole Windows path in the name."""
+    await machine.prepare()
+    drive = "/silo/prefix/drive_c"
+    await (await machine.shell(f"mkdir -p {drive}/Windows/Temp; echo old > {drive}/Windows/Temp/File.txt")).wait()
+    place = {"root": machine.root}
+    sent = _tar(("C:\\windows\\TEMP\\FILE.TXT", b"newer"), ("c:\\New\\one.txt", b"1"), ("C:\\NEW\\ONE.TXT", b"12"))
+    await machine.guest.archive_in(place, drive, _pieces(sent))
+    assert (await machine.guest.stat(place, f"{drive}/Windows/Temp/File.txt")).size == 5
+    data = b"".join([piece async for piece in machine.guest.archive_out(place, drive, name="c")])
+    with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+        assert [name for name in archive.getnames() if name.casefold().endswith("txt")] == [
+            "c/New/one.txt",
+            "c/Windows/Temp/File.txt",
+        ]
+    with pytest.raises(InvalidRequest):
+        await machine.guest.archive_in(place, drive, _pieces(_tar(("C:\\..\\..\\x", b"x"))))
+
+
 async def test_a_layer_holds_whiteouts(machine: Machine) -> None:
     await machine.prepare()
     program = await machine.shell("rm /bin/touch; rm -r /etc; mkdir /etc; echo x > /etc/new")

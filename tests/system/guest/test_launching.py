@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from silo.errors import Conflict, GuestError, InvalidRequest, NotFound, ProcessStartFailed
@@ -161,7 +162,11 @@ async def test_a_directory_is_given_away_once(machine: Machine) -> None:
     await machine.prepare()
     await (await machine.shell("mkdir -p /a/b; echo text >/a/from; echo old >/a/b/to; ln -s /a /link")).wait()
     owner = ScratchOwner(path="/link/b", uid=1000, gid=1001, copies=(("/link/from", "/link/b/to"), ("/no", "/a/b/z")))
+    owner = msgspec.structs.replace(owner, keeps=((0, "/a/b/to", "/a/kept/to"), (7, "/a/b/to", "/a/kept/other")))
     assert await machine.guest.own(machine.root, owner)
+    assert (await machine.guest.stat({"root": machine.root}, "/a/kept/to")).size == len("old\n")
+    with pytest.raises(NotFound):
+        await machine.guest.stat({"root": machine.root}, "/a/kept/other")
     assert not await machine.guest.own(machine.root, owner)
     for path, uid in (("/a/b", 1000), ("/a/b/to", 1000), ("/a/from", 0)):
         status = await machine.guest.stat({"root": machine.root}, path)

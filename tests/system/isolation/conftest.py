@@ -36,6 +36,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path.chmod(0o755)
     compile_program("probe", path, "probe_linux")
     compile_program("places", path)
+    compile_program("limits", path)
     return path
 
 

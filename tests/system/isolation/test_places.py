@@ -92,9 +92,11 @@ def test_computer_name(places: Places) -> None:
 
 
 def test_time_zone_is_private_and_the_clock_shared(places: Places) -> None:
-    seattle, nowhere = places("-e", "TZ=PST8PDT"), places()
+    seattle, nowhere = places("-e", "TZ=PST8PDT,M3.2.0,M11.1.0"), places()
     assert seattle["zone"] == ["28800"]
+    assert seattle["windows"][0].startswith("zone 480 ") and "Pacific Standard Time" in seattle["windows"][0]
     assert nowhere["zone"] == ["0"]
+    assert nowhere["windows"][0].startswith("zone 0 0 ")
     assert abs(int(seattle["clock"][0]) - time.time()) < 10
     assert seattle["set"] == ["0"], "a container must not set the host's clock"
     assert abs(int(places()["clock"][0]) - time.time()) < 10
@@ -109,3 +111,42 @@ def test_a_volume_is_shared_by_those_that_mount_it(docker: Docker, level: str, s
     done = docker.try_(*run, *flags, "windows", "cmd", "/c", "type C:\\meet\\file.txt")
     docker("volume", "rm", "silos-meet")
     assert (done.returncode == 0 and "hello" in done.stdout) is shared
+
+
+def test_what_each_user_may_write(docker: Docker, level: str) -> None:
+    places = {
+        "C:\\root.txt": False,
+        "C:\\windows\\system32\\new.dll": False,
+        "C:\\Users\\ContainerAdministrator\\x.txt": False,
+        "C:\\ProgramData\\x.txt": True,
+        "C:\\Users\\ContainerUser\\x.txt": True,
+        "%TEMP%\\x.txt": True,
+    }
+    script = "& ".join(f"(echo x> {place}) && echo {place}" for place in places)
+    run = ("run", "--rm", "--isolation", level)
+    said = docker.try_(*run, "-u", "ContainerUser", "windows", "cmd", "/c", script).stdout.lower().split()
+    expanded = [place.replace("%TEMP%", "C:\\Users\\ContainerUser\\AppData\\Local\\Temp").lower() for place in places]
+    assert said == [place for place, allowed in zip(expanded, places.values(), strict=True) if allowed]
+    # the profile of the other user is an administrator's to write, too
+    said = docker(*run, "windows", "cmd", "/c", script).split()
+    assert len(said) == len(places)
+
+
+def test_setx_of_both_users_and_the_machine_lives_on_in_images(docker: Docker, level: str) -> None:
+    """As Dockerfiles do it that change the USER to and fro."""
+    users = ("ContainerAdministrator", "ContainerUser", "ContainerAdministrator", "ContainerUser")
+    image = "windows"
+    for number, user in enumerate(users):
+        script = f"setx OWN{number} %USERNAME% & setx PATH %SHARED%;C:\\{user}"
+        script += " & setx /M SHARED C:\\shared" if number == 2 else ""
+        docker("run", "--name", "step", "--isolation", level, "-u", user, image, "cmd", "/c", script)
+        image = f"steps:{number}"
+        docker("commit", "step", image)
+        docker("rm", "step")
+    show = ("cmd", "/c", "echo %OWN0%,%OWN1%,%OWN2%,%OWN3%,%PATH%")
+    for user, own in ((users[0], "{0},%OWN1%,{0},%OWN3%"), (users[1], "%OWN0%,{0},%OWN2%,{0}")):
+        said = docker("run", "--rm", "--isolation", level, "-u", user, image, *show).strip()
+        assert said.startswith(own.format(user) + ",C:\\windows\\system32;")
+        assert said.endswith(f";C:\\shared;C:\\{user}")
+    for number in range(len(users)):
+        docker("rmi", f"steps:{number}")

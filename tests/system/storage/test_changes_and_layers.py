@@ -15,6 +15,7 @@ import msgspec
 import pytest
 
 from silo.engine.ports import FileChange
+from silo.errors import InvalidRequest
 from silo.model.platform import Platform
 from silo.model.windows_paths import DRIVE_C, PREFIX
 from silo.storage import LocalStorage
@@ -281,3 +282,29 @@ async def test_an_abandoned_export_lets_go(place: Place) -> None:
         await chunks.__anext__()
         await chunks.aclose()  # type: ignore[attr-defined]
     assert not place.views()
+
+
+async def test_a_directory_in_the_place_of_a_registry_file_is_none(place: Place) -> None:
+    write(place.lower / PREFIX.lstrip("/") / "system.reg", "WINE REGISTRY Version 2\n\n[A] 1\n")
+    windows(place, lambda *words: list(compare_registry(*words)))
+
+    def change(root: Path) -> None:
+        (root / PREFIX.lstrip("/") / "system.reg").unlink()
+        (root / PREFIX.lstrip("/") / "system.reg").mkdir()
+
+    await edit(place, change)
+    assert await diff(place) == ["D HKLM\\A"]
+
+
+async def test_files_of_an_image(place: Place) -> None:
+    furnish(place)
+    write(place.higher / "etc/motd", "newer")
+    (place.lower / "link").symlink_to("/etc/motd")
+    os.mkfifo(place.lower / "pipe")
+    paths = ("/etc/motd", "/etc/keep", "/etc/none", "/etc", "/link", "/link/x", "/pipe")
+    found = await place.storage.image_files(place.image, paths, limit_bytes=10)
+    assert found == {"/etc/motd": b"newer", "/etc/keep": b"keep"} and place.views() == ()
+    with pytest.raises(InvalidRequest, match="/etc/motd is larger than 4 bytes"):
+        await place.storage.image_files(place.image, ("/etc/motd",), limit_bytes=4)
+    alone = msgspec.structs.replace(place.image, layer_paths=(place.lower,))
+    assert await place.storage.image_files(alone, ("/etc/motd",), limit_bytes=10) == {"/etc/motd": b"old"}

@@ -152,6 +152,34 @@ async def test_the_containers_user_owns_the_prefix(place: Place) -> None:
     assert not place.views()
 
 
+async def test_each_user_finds_what_was_theirs(place: Place) -> None:
+    write(place.lower / "silo/prefix/user.reg", "administrator")
+    write(place.lower / "silo/users/U/user.reg", "user")
+    own = "/silo/prefix/user.reg"
+    aside = {0: "/silo/users/A/user.reg", 1000: "/silo/users/U/user.reg"}
+
+    def of(uid: int) -> ScratchOwner:
+        keeps = tuple((other, own, path) for other, path in aside.items() if other != uid)
+        return ScratchOwner(path="/silo/prefix", uid=uid, gid=uid, keeps=keeps, copies=((aside[uid], own),))
+
+    file = place.upper / own[1:]
+    for uid, before, after in (
+        (1000, "user", "user 1"),
+        (0, "administrator", "administrator 1"),
+        (1000, "user 1", "user 2"),
+        (0, "administrator 1", "administrator 2"),
+    ):
+        await place.storage.own_scratch(place.rootfs, of(uid))
+        assert (file.read_text(), file.stat().st_uid) == (before, uid)
+        file.write_text(after)
+    # the daemon was killed between the copies and the directory
+    await place.storage.own_scratch(place.rootfs, of(1000))
+    os.chown(file.parent, 0, 0)
+    await place.storage.own_scratch(place.rootfs, of(1000))
+    assert (place.upper / "silo/users/A/user.reg").read_text() == "administrator 2"
+    assert file.read_text() == "user 2"
+
+
 async def test_scratches(place: Place) -> None:
     with pytest.raises(Conflict):
         place.storage.create_scratch(ID)

@@ -25,6 +25,7 @@ from silo.model.image import HistoryEntry, Image, ImageConfig
 from silo.model.network import Endpoint, NetworkConfig, NetworkStatistics
 from silo.model.platform import Isolation, Platform
 from silo.model.runtime import ExecStreams, ProcessPlan, ProcessTable, Started, Statistics
+from silo.windows.registry.looking import WindowsRegistry
 from tests.unit.engine.fakes import Bench, FakeImages, FakeNetworks, FakePersonality, FakeRuntime, FakeStorage
 
 
@@ -377,6 +378,7 @@ class ApiBench(Bench):
             daemon_id="d",
             base=PlayBase(),
             vm_image=self.vm_images,
+            registry=WindowsRegistry(),
             login=self._login,
         )
         self.logins: list[tuple[str, str, str]] = []

@@ -12,17 +12,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from silo.api.decode.create import parse_create
-from silo.api.decode.mounts import parse_bind, split_bind
+from silo.api.decode.mounts import parse_bind, parse_mount, split_bind
 from silo.api.decode.networks import parse_network
 from silo.api.decode.ports import parse_bindings, parse_exposed
 from silo.api.decode.registry import parse_registry_auth
 from silo.api.decode.resources import parse_resources
 from silo.api.decode.shapes import decode_struct
-from silo.api.decode.wire import ExecCreateBody, NetworkConnectBody, NetworkCreateBody, UpdateBody, VolumeCreateBody
+from silo.api.decode.wire import (
+    BindOptionsBody,
+    ExecCreateBody,
+    MountBody,
+    NetworkConnectBody,
+    NetworkCreateBody,
+    UpdateBody,
+    VolumeCreateBody,
+)
 from silo.errors import InvalidRequest, SiloError, Unsupported
 from silo.model.container import ContainerConfig, Namespaces, RestartPolicy, Ulimit
 from silo.model.image import Healthcheck
-from silo.model.mount import MountKind
+from silo.model.mount import MountKind, MountRequest
 from silo.model.network import PortBinding
 from silo.model.platform import Isolation
 
@@ -152,7 +160,6 @@ def test_recorded_options_that_are_refused_are_named_as_users_write_them(name: s
     ("member", "value", "option"),
     [
         ("KernelMemory", 1, "--kernel-memory"),
-        ("CpuPercent", 10, "--cpu-percent"),
         ("IOMaximumIOps", 1, "--io-maxiops"),
         ("IOMaximumBandwidth", 1, "--io-maxbandwidth"),
         ("CpuRealtimePeriod", 1, "--cpu-rt-period"),
@@ -239,8 +246,40 @@ def test_binds_split_at_colons_that_are_no_drives(text: str, parts: list[str]) -
 def test_bind_options() -> None:
     assert parse_bind("/a:/b:z,rslave").propagation == "rslave"
     assert parse_bind("v1:/b:nocopy", driver="local").no_copy
-    with pytest.raises(Unsupported, match="pipe"):
-        parse_bind("\\\\.\\pipe\\docker:\\\\.\\pipe\\x")
+
+
+@pytest.mark.parametrize(
+    ("text", "source", "read_only"),
+    [
+        ("\\\\.\\pipe\\docker:\\\\.\\pipe\\x", "\\\\.\\pipe\\docker", False),
+        ("/run/a.sock:\\\\.\\pipe\\x", "/run/a.sock", False),
+        ("/run/a.sock:\\\\.\\pipe\\x:ro", "/run/a.sock", True),
+        ("volume:\\\\.\\pipe\\x", "volume", False),
+    ],
+)
+def test_binds_of_pipes(text: str, source: str, read_only: bool) -> None:
+    """Which of them can be is the personality's to say."""
+    found = parse_bind(text, driver="local")
+    assert found == MountRequest(
+        kind=MountKind.NAMED_PIPE, source=source, target="\\\\.\\pipe\\x", read_only=read_only, from_bind=True
+    )
+
+
+@pytest.mark.parametrize("option", ["nocopy", "rslave", "shared"])
+def test_a_pipe_has_no_options_of_files(option: str) -> None:
+    with pytest.raises(InvalidRequest, match="invalid mode"):
+        parse_bind(f"\\\\.\\pipe\\x:\\\\.\\pipe\\x:{option}")
+
+
+def test_mounts_of_pipes() -> None:
+    body = MountBody(Type="npipe", Source="\\\\.\\pipe\\x", Target="\\\\.\\pipe\\y")
+    found = parse_mount(body)
+    assert (found.kind, found.source, found.target) == (MountKind.NAMED_PIPE, body.Source, body.Target)
+    assert not found.from_bind
+    with pytest.raises(InvalidRequest, match="Source must not be empty"):
+        parse_mount(MountBody(Type="npipe", Target="\\\\.\\pipe\\y"))
+    with pytest.raises(InvalidRequest, match="BindOptions"):
+        parse_mount(MountBody(Type="npipe", Source="x", Target="y", BindOptions=BindOptionsBody(Propagation="rslave")))
 
 
 def test_port_ranges() -> None:

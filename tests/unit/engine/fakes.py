@@ -16,7 +16,7 @@ from silo.engine.parts import Parts
 from silo.engine.ports import FileChange, RuntimeListener, VolumeInfo
 from silo.errors import Conflict, ImageNotFound, NotFound
 from silo.model.clock import now
-from silo.model.container import ContainerRecord
+from silo.model.container import ContainerRecord, Resources
 from silo.model.image import Image, ImageConfig
 from silo.model.log import encode_record
 from silo.model.mount import PlannedMount
@@ -34,6 +34,7 @@ from silo.model.runtime import (
     Started,
 )
 from silo.model.vm_image import VmImage
+from silo.windows.registry.looking import WindowsRegistry
 from tests.support.documents import MemoryDocuments
 
 
@@ -197,12 +198,17 @@ class FakeStorage:
         self.root = root
         self.named: dict[str, VolumeInfo] = {}
         self.owned: list[ScratchOwner] = []
+        self.limits: dict[str, int] = {}
 
     def container_directory(self, container_id: str) -> Path:
         return self.root / container_id
 
-    def create_scratch(self, container_id: str) -> None:
+    def create_scratch(self, container_id: str, *, size_bytes: int = 0) -> None:
         (self.root / container_id).mkdir()
+        self.limits[container_id] = size_bytes
+
+    def discard_scratch(self, container_id: str) -> None:
+        (self.root / container_id).rmdir()
 
     async def layer_changes(self, image: Image, chunks: AsyncIterator[bytes]) -> tuple[FileChange, ...]:
         assert [chunk async for chunk in chunks] == [b"layer"]
@@ -273,6 +279,12 @@ class FakePersonality:
 
     def check(self, config: Any, image: Image) -> tuple[str, ...]:
         return ()
+
+    def check_resources(self, resources: Resources, isolation: Isolation) -> tuple[str, ...]:
+        return ()
+
+    def limits(self, resources: Resources, isolation: Isolation) -> Resources:
+        return resources
 
     def plan_main(self, config: Any, image: Image, *, hostname: str, container_id: str) -> tuple[ProcessPlan, None]:
         return ProcessPlan(args=config.cmd or image.config.cmd), None
@@ -369,4 +381,11 @@ class Bench:
             run_root=self.root,
             default_isolation=self.default_isolation,
         )
-        self.engine = Engine(parts, self.documents, daemon_id="d", base=None, vm_image=self.vm_images)  # type: ignore[arg-type]
+        self.engine = Engine(
+            parts,
+            self.documents,
+            daemon_id="d",
+            base=None,  # type: ignore[arg-type]
+            vm_image=self.vm_images,
+            registry=WindowsRegistry(),
+        )

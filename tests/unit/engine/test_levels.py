@@ -17,6 +17,7 @@ from tests.unit.engine.fakes import Bench
 from tests.unit.engine.test_lifecycle import create, scenario
 
 SHARED = MountRequest(kind=MountKind.BIND, source="/srv", target="/srv", propagation="rshared")
+PIPE = MountRequest(kind=MountKind.NAMED_PIPE, source="\\\\.\\pipe\\x", target="\\\\.\\pipe\\y")
 OTHER = "container:" + "a" * 64
 
 REFUSED: tuple[tuple[str, dict[str, Any]], ...] = (
@@ -32,6 +33,7 @@ REFUSED: tuple[tuple[str, dict[str, Any]], ...] = (
     ("--device /dev/kvm", {"resources": Resources(devices=(Device(host_path="/dev/kvm", container_path="/dev/kvm"),))}),
     ("--device-cgroup-rule 'c 1:3 rwm'", {"resources": Resources(device_cgroup_rules=("c 1:3 rwm",))}),
     ("the propagation rshared of /srv", {"mounts": (SHARED,)}),
+    ("the named pipe \\\\.\\pipe\\y", {"mounts": (PIPE,)}),
     ("--memory-swap -1", {"resources": Resources(memory_swap_bytes=-1)}),
     ("--memory-swap 200", {"resources": Resources(memory_bytes=100, memory_swap_bytes=200)}),
     ("--memory-swappiness 0", {"resources": Resources(memory_swappiness=0)}),

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 
 import pytest
 
-from silo.engine.planning import check_mount_targets, hostname_of, log_limit_bytes, network_of, write_special_files
+from silo.engine.planning import (
+    check_mount_targets,
+    hostname_of,
+    log_limit_bytes,
+    network_of,
+    plan_pipe,
+    write_special_files,
+)
 from silo.engine.signals import parse_signal
 from silo.errors import InvalidRequest
 from silo.model.container import ContainerConfig, ContainerRecord, LogConfig
-from silo.model.mount import MountKind, MountRequest
+from silo.model.mount import MountKind, MountRequest, PlannedPipe
 from silo.model.network import Endpoint
 from silo.model.platform import Isolation, PersonalityName
-from tests.unit.engine.fakes import FakePersonality
+from tests.unit.engine.fakes import Bench, FakePersonality
+from tests.unit.engine.test_lifecycle import create, scenario
 
 ENDPOINT = Endpoint(
     network_id="n",
@@ -86,3 +95,47 @@ def test_mount_targets() -> None:
     check_mount_targets(record(mounts=(volume,)).config, FakePersonality())  # type: ignore[arg-type]
     with pytest.raises(InvalidRequest, match="Duplicate"):
         check_mount_targets(record(mounts=(volume, volume)).config, FakePersonality())  # type: ignore[arg-type]
+
+
+def _pipe(source: str, target: str = "\\\\.\\pipe\\x") -> MountRequest:
+    return MountRequest(kind=MountKind.NAMED_PIPE, source=source, target=target)
+
+
+def test_targets_of_pipes() -> None:
+    pipe, same = _pipe("\\\\.\\pipe\\a"), _pipe("\\\\.\\pipe\\b", "//./PIPE/X")
+    windows = FakePersonality()
+    windows.name = PersonalityName.WINDOWS  # type: ignore[misc]
+    check_mount_targets(record(mounts=(pipe,)).config, windows)  # type: ignore[arg-type]
+    with pytest.raises(InvalidRequest, match="Duplicate"):
+        check_mount_targets(record(mounts=(pipe, same)).config, windows)  # type: ignore[arg-type]
+
+
+def test_sources_of_pipes(tmp_path: Path) -> None:
+    assert plan_pipe(_pipe("//./pipe/Host")) == PlannedPipe(name="\\\\.\\pipe\\x", host_pipe="\\\\.\\pipe\\Host")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "s"))
+    (tmp_path / "link").symlink_to("s")
+    (tmp_path / "file").touch()
+    for name in ("s", "link"):
+        assert plan_pipe(_pipe(str(tmp_path / name))).socket == tmp_path / name
+    for name in ("file", "nothing", "file/below", "nul\0"):
+        with pytest.raises(InvalidRequest, match="is no Unix socket of this host"):
+            plan_pipe(_pipe(f"{tmp_path}/{name}"))
+
+
+def test_a_container_takes_the_pipes_of_another_with_its_volumes() -> None:
+    async def body(bench: Bench) -> None:
+        pipe = _pipe("\\\\.\\pipe\\host")
+        await create(bench, "first", mounts=(pipe,))
+        second = await create(bench, "second", volumes_from=("first:ro",))
+        made = bench.documents.get(second)
+        assert made is not None
+        assert made.config.mounts == (pipe,), "never read-only"
+        assert [(point.kind, point.source, point.target) for point in made.mounts] == [
+            (MountKind.NAMED_PIPE, pipe.source, pipe.target)
+        ]
+        await bench.engine.containers.start(second)
+        assert bench.runtime.plans[second].pipes == (PlannedPipe(name=pipe.target, host_pipe=pipe.source),)
+        assert bench.runtime.plans[second].mounts == ()
+
+    scenario(body)

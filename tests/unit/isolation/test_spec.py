@@ -10,8 +10,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from silo.isolation.identity import Identity
 from silo.isolation.spec import DeviceNode, SpecInputs, StagedMount, build_process, build_spec
+from silo.model.accounts import Identity
 from silo.model.container import Namespaces, Resources, Ulimit
 from silo.model.mount import MountKind
 from silo.model.platform import PersonalityName

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from silo.engine.ports import ExecRequest
-from silo.errors import InvalidRequest, SiloError, Unsupported
+from silo.errors import InvalidRequest, SiloError
 from silo.linux import LinuxPersonality
 from silo.linux.capabilities import ALL, DEFAULT
 from silo.model.container import ContainerConfig, Security
@@ -163,7 +163,7 @@ def mount(target: str, kind: MountKind = MountKind.BIND) -> MountRequest:
         ({"env": ("=x",)}, InvalidRequest, "environment"),
         ({"env": ("A=\0",)}, InvalidRequest, "NUL"),
         ({"cmd": ("a\0",)}, InvalidRequest, "NUL"),
-        ({"storage_options": {"size": "1G"}}, Unsupported, "--storage-opt size"),
+        ({"storage_options": {"inodes": "5"}}, InvalidRequest, "--storage-opt: inodes"),
     ],
 )
 def test_contradictions_are_refused(words: dict[str, Any], kind: type[SiloError], text: str) -> None:

@@ -103,12 +103,18 @@ def test_the_user_owns_the_prefix() -> None:
     owner = PERSONALITY.scratch_owner(config(user="ContainerUser"), BASE)
     assert owner is not None and (owner.path, owner.uid, owner.gid) == ("/silo/prefix", 1000, 1000)
     assert owner.copies == (("/silo/users/ContainerUser/user.reg", "/silo/prefix/user.reg"),)
+    assert owner.keeps == ((0, "/silo/prefix/user.reg", "/silo/users/ContainerAdministrator/user.reg"),)
     owner = PERSONALITY.scratch_owner(config(), BASE)
-    assert owner is not None and (owner.uid, owner.copies) == (0, ())
+    assert owner is not None and owner.uid == 0
+    assert owner.keeps == ((1000, "/silo/prefix/user.reg", "/silo/users/ContainerUser/user.reg"),)
+    assert owner.copies == (("/silo/users/ContainerAdministrator/user.reg", "/silo/prefix/user.reg"),)
 
 
-def mount(target: str, kind: MountKind = MountKind.BIND, **words: Any) -> MountRequest:
-    return MountRequest(kind=kind, target=target, source="/srv", **words)
+PIPE = "\\\\.\\pipe\\x"
+
+
+def mount(target: str, kind: MountKind = MountKind.BIND, *, source: str = "/srv", **words: Any) -> MountRequest:
+    return MountRequest(kind=kind, target=target, source=source, **words)
 
 
 def secure(**words: Any) -> dict[str, Any]:
@@ -138,16 +144,24 @@ def secure(**words: Any) -> dict[str, Any]:
         ({"resources": Resources(shm_size_bytes=1)}, InvalidRequest, "--shm-size"),
         ({"namespaces": Namespaces(pid="host")}, InvalidRequest, "--pid"),
         ({"namespaces": Namespaces(ipc="host")}, InvalidRequest, "--ipc"),
-        ({"storage_options": {"size": "1G"}}, Unsupported, "--storage-opt size"),
+        ({"storage_options": {"inodes": "5"}}, InvalidRequest, "--storage-opt: inodes"),
         ({"mounts": (mount("C:\\x", MountKind.TMPFS),)}, InvalidRequest, "--tmpfs"),
         ({"mounts": (mount("C:\\x", propagation="rslave"),)}, InvalidRequest, "bind-propagation"),
         ({"mounts": (mount("C:\\"),)}, InvalidRequest, "destination path"),
         ({"mounts": (mount("c:"),)}, InvalidRequest, "destination path"),
         ({"mounts": (mount("D:"),)}, Unsupported, "drive D:"),
         ({"mounts": (mount("data"),)}, InvalidRequest, "must be absolute"),
-        ({"mounts": (mount("C:\\con"),)}, InvalidRequest, "reserved"),
-        ({"mounts": (mount("\\\\.\\pipe\\x", MountKind.NAMED_PIPE),)}, Unsupported, "named pipe"),
-        ({"mounts": (mount("\\\\.\\pipe\\x"),)}, Unsupported, "named pipe"),
+        ({"mounts": (mount("C:\\con"),)}, InvalidRequest, "device's name"),
+        ({"mounts": (mount("C:\\x", MountKind.NAMED_PIPE, source="/s"),)}, InvalidRequest, "not a valid pipe path"),
+        ({"mounts": (mount(PIPE, MountKind.NAMED_PIPE, source="C:\\x"),)}, InvalidRequest, "not a valid pipe path"),
+        ({"mounts": (mount(PIPE, MountKind.NAMED_PIPE, source=PIPE, read_only=True),)}, InvalidRequest, "read-only"),
+        ({"mounts": (mount("\\\\.\\pipe\\svcctl", MountKind.NAMED_PIPE, source=PIPE),)}, InvalidRequest, "Windows"),
+        (
+            {"mounts": tuple(mount(f"{PIPE}{n}", MountKind.NAMED_PIPE, source=PIPE) for n in range(33))},
+            InvalidRequest,
+            "at most 32",
+        ),
+        ({"mounts": (mount(PIPE),)}, InvalidRequest, "only a named pipe or a Unix socket"),
         ({"user": "app"}, InvalidRequest, "unable to find user app"),
         ({"user": "OTHER\\ContainerUser"}, InvalidRequest, "unable to find user"),
         ({"user": "1000"}, InvalidRequest, "unable to find user 1000"),

@@ -1,6 +1,6 @@
 """Compile the programs with mingw-w64, once for each state of their sources.
 
-<target_dir>/<digest>/setx.exe
+<target_dir>/<digest>/setx.exe, tzutil.exe
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ SOURCES = Path(__file__).parent
 _COMPILER = "x86_64-w64-mingw32-gcc"
 _PACKAGE = "gcc-mingw-w64-x86-64-win32"
 _FLAGS = ("-std=c17", "-Os", "-Wall", "-Wextra", "-Werror", "-municode", "-s", "-Wl,--no-insert-timestamp")
-_PROGRAMS = {"setx": "windows/system32/setx.exe"}
+_PROGRAMS = {name: f"windows/system32/{name}.exe" for name in ("setx", "tzutil")}
 
 
 def build_programs(target_dir: Path) -> dict[str, Path]:

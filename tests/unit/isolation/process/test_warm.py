@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
 import pytest
 
-from silo.isolation.process.warm import move_scratch
+from silo.host.namespaces import start_time
+from silo.isolation.process.record import Paths
+from silo.isolation.process.warm import WarmSilos, move_scratch
 from silo.isolation.warm_recipe import build_warm_plan, computer_name, find_recipe
 from silo.model.container import Namespaces, Resources, Ulimit
 from silo.model.mount import MountKind, PlannedMount
@@ -69,6 +74,43 @@ def test_a_silo_made_from_a_recipe_has_that_recipe() -> None:
     assert find_recipe(made) == recipe
     assert computer_name(made) == made.hostname and len(made.hostname) <= 15
     assert computer_name(windows("NAME")) == "NAME" and computer_name(plan(hostname="posix")) == "POSIX"
+
+
+def test_an_image_that_was_removed_and_came_back_is_another(tmp_path: Path) -> None:
+    """A silo that was begun on the old one has deleted directories beneath it."""
+    layer = tmp_path / "layer"
+    layer.mkdir()
+
+    async def scenario() -> None:
+        recipe = find_recipe(windows())
+        assert recipe is not None
+        recipe = msgspec.structs.replace(recipe, layers=(layer,))
+        dropped: list[str] = []
+
+        async def begin(made: Any) -> Any:
+            pid = os.getpid()
+            return SimpleNamespace(id=made.id, record=SimpleNamespace(plan=made, pid=pid, pid_started=start_time(pid)))
+
+        async def discard(container_id: str) -> None:
+            dropped.append(container_id)
+
+        silos = WarmSilos(1, Paths(tmp_path), tmp_path / "data", begin, discard)
+        silos._recipe = recipe
+        silos._ready.append(await silos._make(recipe))
+        scratch = tmp_path / "scratch"
+        (scratch / "upper").mkdir(parents=True)
+        wanted = windows(rootfs=msgspec.structs.replace(windows().rootfs, layers=(layer,), scratch=scratch))
+        (first,) = silos._ready
+        layer.rename(tmp_path / "rubbish")
+        layer.mkdir()
+        assert silos.take(wanted) is None
+        await silos._discard_unlike()
+        assert dropped == [first.id] and silos._ready == []
+        silos._ready.append(await silos._make(recipe))
+        assert silos.take(wanted) is not None and silos._layers == {}
+        await silos.close()
+
+    asyncio.run(scenario())
 
 
 def test_a_scratch_moves_whole(tmp_path: Path) -> None:

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from silo.isolation.identity import Identity
 from silo.isolation.seccomp import SeccompInputs
 from silo.isolation.vm.guest_spec import build_guest_spec, folders_of, read_special_files, special_files
+from silo.model.accounts import Identity
 from silo.model.container import Resources
 from silo.model.mount import MountKind, PlannedMount
 from tests.unit.isolation.test_spec import plan

@@ -8,10 +8,10 @@ from typing import Any
 
 import msgspec
 
-from silo.isolation.identity import Identity
 from silo.isolation.launcher_messages import FLAG_MAIN, FLAG_TTY, ConsoleEvent, console_event, run_request
 from silo.isolation.vm.ahead import find_ahead
 from silo.isolation.vm.guest_spec import build_early_spec
+from silo.model.accounts import Identity
 from silo.model.mount import MountKind, PlannedMount
 from silo.model.platform import PersonalityName
 from silo.model.runtime import LaunchPlan, ProcessPlan

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from silo.errors import InvalidRequest
+from silo.model.windows_names import fold, sort_key
 from silo.windows.hives import Hive, Key, Layering, Value, read_hive, write_hive
-from silo.windows.hives.names import fold, sort_key
 from silo.windows.hives.tree import MAXIMUM_DEPTH, tombstone, value_tombstone, walk
 from silo.windows.hives.writing import DEFAULT_SECURITY
 from tests.support.hives import xor32

@@ -1,0 +1,1 @@
+"""`docker build`: a Dockerfile and a context become an image, one committed step after another."""
