@@ -46,7 +46,7 @@ class Archive:
 
 
 @dataclass
-class _Layer:
+class PackedLayer:
     """A layer as it is made: written plain and by gzip at once."""
 
     plain: Path
@@ -56,7 +56,7 @@ class _Layer:
     file_bytes: int = 0
 
 
-class _Contents:
+class Contents:
     """Files' bytes: slices of two pools, so that making 500 MB costs little and compresses as text and programs do."""
 
     def __init__(self, seed: int) -> None:
@@ -93,7 +93,7 @@ class _Contents:
 class _Twice(io.RawIOBase):
     """What is written goes to a plain and to a compressed file; the digest of the plain bytes is its diff id."""
 
-    def __init__(self, layer: _Layer, *, keep_plain: bool) -> None:
+    def __init__(self, layer: PackedLayer, *, keep_plain: bool) -> None:
         self._plain = layer.plain.open("wb") if keep_plain else None
         self._packed = layer.packed.open("wb")
         self._engine = zlib.compressobj(6, zlib.DEFLATED, _GZIP_WINDOW)
@@ -121,9 +121,9 @@ class _Twice(io.RawIOBase):
 
 def linux_archives(directory: Path, layers_mb: Sequence[int] = LAYERS_MB) -> tuple[Archive, Archive]:
     """(layers by gzip, as registries have them; plain layers, as `docker save` writes them)."""
-    contents = _Contents(4)
+    contents = Contents(4)
     layers = [
-        _write(directory, f"linux-{number}", _linux_members(contents, number, megabytes * MB), keep_plain=True)
+        write_layer(directory, f"linux-{number}", _linux_members(contents, number, megabytes * MB), keep_plain=True)
         for number, megabytes in enumerate(layers_mb)
     ]
     config = _config([layer.diff_id for layer in layers], os="linux", history=[{"created_by": "ADD"}] * len(layers))
@@ -139,22 +139,17 @@ def linux_archives(directory: Path, layers_mb: Sequence[int] = LAYERS_MB) -> tup
 
 def windows_archive(directory: Path, layers_files: Sequence[int] = WINDOWS_LAYERS) -> Archive:
     """An image above a base of Microsoft's; packed layers, in an OCI layout as registries' clients write it."""
-    contents = _Contents(5)
+    contents = Contents(5)
     layers = [
-        _write(directory, f"windows-{number}", _windows_members(contents, number, files), keep_plain=False)
+        write_layer(directory, f"windows-{number}", _windows_members(contents, number, files), keep_plain=False)
         for number, files in enumerate(layers_files)
     ]
     tag = "bench-windows:latest"
     paths = tuple(layer.packed for layer in layers)
     diff_ids = [layer.diff_id for layer in layers]
-    history: list[dict[str, object]] = [{"created_by": "cmd /S /C copy"}] * len(layers)
-    base_diff_id = _digest(b"the plain bytes of a base")
-    applied: list[dict[str, object]] = [{"created_by": f"Apply image {WINDOWS_BASE_VERSION}"}]
-    version = {"os.version": WINDOWS_BASE_VERSION}
-    config = _config([base_diff_id, *diff_ids], os="windows", history=applied + history, **version)
-    bare = _config(diff_ids, os="windows", history=history, **version)
+    config, bare = (windows_config(diff_ids, with_base=with_base) for with_base in (True, False))
     return Archive(
-        _oci_archive(directory / "windows.tar", tag, config, paths),
+        oci_archive(directory / "windows.tar", tag, config, paths),
         tag,
         paths,
         sum(layer.files for layer in layers),
@@ -163,8 +158,19 @@ def windows_archive(directory: Path, layers_files: Sequence[int] = WINDOWS_LAYER
     )
 
 
-def _write(directory: Path, name: str, members: Iterator[tuple[tarfile.TarInfo, bytes]], *, keep_plain: bool) -> _Layer:
-    layer = _Layer(directory / f"{name}.tar", directory / f"{name}.tar.gz")
+def windows_config(diff_ids: Sequence[str], *, with_base: bool) -> bytes:
+    """An image's config, with or without a base below."""
+    history: list[dict[str, object]] = [{"created_by": "cmd /S /C copy"}] * len(diff_ids)
+    if with_base:
+        history.insert(0, {"created_by": f"Apply image {WINDOWS_BASE_VERSION}"})
+        diff_ids = [_digest(b"the plain bytes of a base"), *diff_ids]
+    return _config(diff_ids, os="windows", history=history, **{"os.version": WINDOWS_BASE_VERSION})
+
+
+def write_layer(
+    directory: Path, name: str, members: Iterator[tuple[tarfile.TarInfo, bytes]], *, keep_plain: bool
+) -> PackedLayer:
+    layer = PackedLayer(directory / f"{name}.tar", directory / f"{name}.tar.gz")
     with _Twice(layer, keep_plain=keep_plain) as target:
         with tarfile.open(fileobj=target, mode="w|", format=tarfile.PAX_FORMAT) as archive:
             for info, data in members:
@@ -182,7 +188,7 @@ def _member(name: str, data: bytes = b"", *, kind: bytes = tarfile.REGTYPE, mode
     return info
 
 
-def _linux_members(contents: _Contents, number: int, budget: int) -> Iterator[tuple[tarfile.TarInfo, bytes]]:
+def _linux_members(contents: Contents, number: int, budget: int) -> Iterator[tuple[tarfile.TarInfo, bytes]]:
     dice = contents.random
     top = f"usr/lib/part{number}"
     for directory in ("usr", "usr/lib", top, f"{top}/bin"):
@@ -217,23 +223,23 @@ def _linux_members(contents: _Contents, number: int, budget: int) -> Iterator[tu
         count += 1
 
 
-def _windows_members(contents: _Contents, number: int, files: int) -> Iterator[tuple[tarfile.TarInfo, bytes]]:
-    yield _windows_member("Files", kind=tarfile.DIRTYPE), b""
-    yield _windows_member("Hives", kind=tarfile.DIRTYPE), b""
+def _windows_members(contents: Contents, number: int, files: int) -> Iterator[tuple[tarfile.TarInfo, bytes]]:
+    yield windows_member("Files", kind=tarfile.DIRTYPE), b""
+    yield windows_member("Hives", kind=tarfile.DIRTYPE), b""
     top = f"Files/Program Files/Part {number}"
     for directory in ("Files/Program Files", top):
-        yield _windows_member(directory, kind=tarfile.DIRTYPE), b""
+        yield windows_member(directory, kind=tarfile.DIRTYPE), b""
     folder = top
     for count in range(files):
         if count % _PER_DIRECTORY == 0:
             folder = f"{top}/Module {count // _PER_DIRECTORY:04}"
-            yield _windows_member(folder, kind=tarfile.DIRTYPE), b""
+            yield windows_member(folder, kind=tarfile.DIRTYPE), b""
         binary = count % 100 == 0
         data = contents.binary(MB) if binary else contents.text()
-        yield _windows_member(f"{folder}/Item {count:05}.{'dll' if binary else 'txt'}", data), data
+        yield windows_member(f"{folder}/Item {count:05}.{'dll' if binary else 'txt'}", data), data
 
 
-def _windows_member(name: str, data: bytes = b"", *, kind: bytes = tarfile.REGTYPE) -> tarfile.TarInfo:
+def windows_member(name: str, data: bytes = b"", *, kind: bytes = tarfile.REGTYPE) -> tarfile.TarInfo:
     info = _member(name, data, kind=kind, mode=0)
     info.pax_headers = {
         "MSWINDOWS.fileattr": "16" if kind == tarfile.DIRTYPE else "32",
@@ -290,7 +296,7 @@ def _docker_archive(path: Path, tag: str, config: bytes, layers: Sequence[Path])
     return path
 
 
-def _oci_archive(path: Path, tag: str, config: bytes, layers: Sequence[Path]) -> Path:
+def oci_archive(path: Path, tag: str, config: bytes, layers: Sequence[Path]) -> Path:
     """oci-layout, index.json, blobs/sha256/…: a base by name, and the layers above it."""
     base = {
         "mediaType": "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",

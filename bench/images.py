@@ -1,6 +1,6 @@
 """`bench/run images`: how fast an image comes in, is built again and gets its registry, against who else does it.
 
-Parts (`--only`): linux, windows, rebuild. Limits are those of issue 4.
+Parts (`--only`): linux, windows, rebuild, registry, commit. Limits are those of issue 4.
 
 Everything lies on a file system of the bench's own, ext4 as mkfs makes it, in a file: where files were deleted lately, an ext4
 without a journal (as some virtual machines have) looks for unused inodes for seconds, which would be measured instead.
@@ -19,21 +19,27 @@ import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 from bench import peers
 from bench.image_archives import Archive, linux_archives, windows_archive
-from bench.measure import Case, PhasedSubject, Subject, phase_ratios, run_phases
-from bench.silo_subject import silod
+from bench.image_registry import BARE_TAG, build_deltas, registry_archives
+from bench.image_registry import LAYERS as DELTA_LAYERS
+from bench.image_registry import TAG as DELTAS_TAG
+from bench.measure import Case, Figure, PhasedSubject, Subject, phase_ratios, run_case, run_phases
+from bench.silo_subject import Api, silod
 from bench.start import Outcome
+from silo.windows.base.environment import PREFIX
+from silo.windows.registry import merge_registry
 from tests.support.images import busybox_image_tar
 
-PARTS = ("linux", "windows", "rebuild")
+PARTS = ("linux", "windows", "rebuild", "registry", "commit")
 LOADED, ON_DISK = "loaded", "on the disk"
 TAR, DOCKERD, PODMAN = "igzip and tar", "dockerd", "podman"
+MERGE_LIMIT_MS, START_LIMIT_MS, COMMIT_LIMIT_MS = 1000.0, 5.0, 1000.0
 LIMITS = {LOADED: {DOCKERD: 0.7, TAR: 1.3}}
 DISK_GIB = 24
 LONG = 3
@@ -79,6 +85,7 @@ class ImagesBench:
             path.unlink()
 
     def windows(self, rounds: int) -> None:
+        self._fetch_base()
         archive = windows_archive(self._archives)
         try:
             self.daemon.docker("load", "-i", str(archive.path))
@@ -132,7 +139,9 @@ class ImagesBench:
         """The floor: nothing is checked, digested or kept."""
         target = self.disk / "unpacked"
         packed = archive.layers[0].name.endswith(".gz") and self._igzip is not None
-        one = 'igzip -dc "$layer" | tar --warning=no-unknown-keyword -x -C "$0"' if packed else 'tar -xf "$layer" -C "$0"'
+        one = (
+            'igzip -dc "$layer" | tar --warning=no-unknown-keyword -x -C "$0"' if packed else 'tar -xf "$layer" -C "$0"'
+        )
         argv = ["sh", "-e", "-c", f"for layer; do {one}; done", str(target), *map(str, archive.layers)]
 
         def clear() -> None:
@@ -208,6 +217,61 @@ class ImagesBench:
                 continue
             subjects.append(Subject(name, partial(peers.quiet, words, env=env)))
         self.outcome.run(Case(f"cached rebuild of {REBUILT_STEPS} steps", tuple(subjects)), rounds)
+
+    # --- registries
+
+    def registry(self, rounds: int) -> None:
+        """Merging deltas of layers over the base, and what a start has of it."""
+        self._fetch_base()
+        system = next(self._data.joinpath("layers").glob(f"*{PREFIX}/system.reg"))
+        base = {name: system.with_name(name).read_bytes() for name in ("system.reg", "userdef.reg")}
+        keys = sum(text.count(b"\n[") for text in base.values())
+        deltas = [build_deltas(number) for number in range(DELTA_LAYERS)]
+
+        def merge() -> None:
+            if set(merge_registry(base, deltas)) != set(base):
+                raise RuntimeError("the deltas changed not what they should")
+
+        name = f"merge of {DELTA_LAYERS} layers' deltas over {keys:,} keys, uncached"
+        merged = run_case(Case(name, (Subject("merge_registry", merge),)), rounds)
+        self.outcome.results += [replace(result, limit_ms=MERGE_LIMIT_MS) for result in merged]
+        try:
+            for path in registry_archives(self._archives):
+                self.daemon.docker("load", "-i", str(path))
+        except RuntimeError as error:
+            self.outcome.remarks.append(f"an image with registry deltas is not loaded: {error}")
+            return
+        subjects = tuple(
+            Subject(what, partial(self.daemon.run_by_api, tag, ["cmd", "/c", "exit"], network="none"))
+            for what, tag in (("3 layers with deltas", DELTAS_TAG), ("3 layers without", BARE_TAG))
+        )
+        started = run_case(Case("cmd /c exit, cold, by API", subjects), rounds)
+        self.outcome.results += started
+        difference = started[0].median_ms - started[1].median_ms
+        figure = Figure("start with deltas, longer by", "Silo (API)", difference, "ms", START_LIMIT_MS, n=rounds)
+        self.outcome.figures.append(figure)
+
+    def commit(self, rounds: int) -> None:
+        """Of a running container with one changed key."""
+        self._fetch_base()
+        self.daemon.docker("run", "-d", "-i", "--name", "kept", "--network", "none", "windows", "cmd")
+        numbers = iter(range(10**6))
+        committed = "bench-committed"
+
+        def change() -> None:
+            subprocess.run(["docker", "rmi", committed], env=self.daemon.environment, capture_output=True, check=False)
+            value = ["reg", "add", "HKLM\\Software\\Bench", "/v", "n", "/d", str(next(numbers)), "/f"]
+            self.daemon.docker("exec", "kept", *value)
+
+        change()
+        subject = Subject("Silo (docker client)", lambda: self.daemon.docker("commit", "kept", committed), change)
+        results = run_case(Case("commit of one changed key", (subject,)), rounds)
+        self.outcome.results += [replace(result, limit_ms=COMMIT_LIMIT_MS) for result in results]
+        self.daemon.docker("rm", "-f", "kept")
+
+    def _fetch_base(self) -> None:
+        with Api(self.daemon.socket) as api:
+            api.stream("POST", "/silo/v1/base/windows")
 
     def _peer(self, name: str, start: Callable[[], T]) -> T | None:
         try:
