@@ -1,6 +1,7 @@
 """What `bench/run images` asks of registries: deltas for the layers of an image, and images that have them.
 
-The base is Silo's own, of some 17,000 keys; each delta changes, adds and deletes keys as installers do, and sets the machine's PATH.
+The base is Silo's own, filled up to 17,000 keys; each delta changes, adds and deletes keys as installers do, and sets the
+machine's PATH.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from bench.image_archives import MB, Contents, oci_archive, windows_config, wind
 from silo.windows.hives import Hive, Key, Layering, Value, ValueType, write_hive
 
 LAYERS = 3
+BASE_KEYS = 17_000
 KEYS = 200
 """That one delta adds."""
 TAG = "bench-deltas:latest"
@@ -40,6 +42,16 @@ def build_deltas(number: int) -> dict[str, bytes]:
     user = Key(name="ROOT", subkeys=(Key(name="Software", subkeys=(changed,)),))
     roots = {"Software_Delta": software, "System_Delta": system, "DefaultUser_Delta": user}
     return {name: write_hive(Hive(root=root, minor_version=6, layered=True)) for name, root in roots.items()}
+
+
+def filled_up(system_text: bytes) -> bytes:
+    """Wine's `system.reg` with classes as installers register them, until it has BASE_KEYS keys that are written down."""
+    blocks = [
+        f"\n[Software\\\\Classes\\\\CLSID\\\\{{{number:08X}-0000-0000-C000-000000000046}}\\\\InprocServer32] 1704067200\n"
+        f'@="C:\\\\Program Files\\\\Part\\\\server{number}.dll"\n"ThreadingModel"="Both"\n'
+        for number in range(BASE_KEYS - system_text.count(b"\n["))
+    ]
+    return system_text + "".join(blocks).encode()
 
 
 def registry_archives(directory: Path) -> tuple[Path, Path]:

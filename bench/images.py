@@ -26,7 +26,7 @@ from typing import TypeVar
 
 from bench import peers
 from bench.image_archives import Archive, linux_archives, windows_archive
-from bench.image_registry import BARE_TAG, build_deltas, registry_archives
+from bench.image_registry import BARE_TAG, BASE_KEYS, build_deltas, filled_up, registry_archives
 from bench.image_registry import LAYERS as DELTA_LAYERS
 from bench.image_registry import TAG as DELTAS_TAG
 from bench.measure import Case, Figure, PhasedSubject, Subject, phase_ratios, run_case, run_phases
@@ -224,15 +224,17 @@ class ImagesBench:
         """Merging deltas of layers over the base, and what a start has of it."""
         self._fetch_base()
         system = next(self._data.joinpath("layers").glob(f"*{PREFIX}/system.reg"))
-        base = {name: system.with_name(name).read_bytes() for name in ("system.reg", "userdef.reg")}
-        keys = sum(text.count(b"\n[") for text in base.values())
+        base = {
+            "system.reg": filled_up(system.read_bytes()),
+            "userdef.reg": system.with_name("userdef.reg").read_bytes(),
+        }
         deltas = [build_deltas(number) for number in range(DELTA_LAYERS)]
 
         def merge() -> None:
             if set(merge_registry(base, deltas)) != set(base):
                 raise RuntimeError("the deltas changed not what they should")
 
-        name = f"merge of {DELTA_LAYERS} layers' deltas over {keys:,} keys, uncached"
+        name = f"merge of {DELTA_LAYERS} layers' deltas over {BASE_KEYS:,} keys, uncached"
         merged = run_case(Case(name, (Subject("merge_registry", merge),)), rounds)
         self.outcome.results += [replace(result, limit_ms=MERGE_LIMIT_MS) for result in merged]
         try:
