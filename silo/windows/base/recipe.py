@@ -152,7 +152,21 @@ FONTCONFIG = (
 font (and explorer.exe then starts itself without end); with Debian's configuration every process reads 40 files."""
 
 
-REPLACED_WINE_PROGRAMS = ("setx.exe",)
+ABSENT_PROGRAMS = (
+    "powershell.exe",
+    "dism.exe",
+    "certutil.exe",
+    "pnputil.exe",
+    "secedit.exe",
+    "wevtutil.exe",
+    "subst.exe",
+    "netsh.exe",
+    "icacls.exe",
+    "cacls.exe",
+)
+"""Wine's do nothing and say that all went well; in their place stands one that tells (programs/absent.c)."""
+
+REPLACED_WINE_PROGRAMS = ("setx.exe", *ABSENT_PROGRAMS)
 """Removed from Wine, which would take its own before the one in system32 (programs/)."""
 
 

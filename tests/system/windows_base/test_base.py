@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from silo.debian.isolated import run_isolated
+from silo.host.run import CompletedCommand
 from silo.windows.base import portable_executable as pe
 from silo.windows.base.build import BaseImage, build_base
 from silo.windows.base.environment import (
@@ -164,6 +165,21 @@ def test_setx_writes_the_environment(scratch: Path) -> None:
         ended = run_isolated(scratch, argv, env=UNIX_ENVIRONMENT, timeout_s=60, check=False)
         assert ended.status == 1, words
         assert b"ERROR" in ended.stderr
+
+
+def test_what_wine_only_pretends_to_do_is_told(scratch: Path) -> None:
+    folder = "C:\\windows\\system32\\"
+    for program in ("powershell", "dism", "certutil", folder + "WindowsPowerShell\\v1.0\\powershell.exe"):
+        ended = in_cmd(scratch, f"{program} anything -at all")
+        assert ended.status == 1 and b"does not have this program" in ended.stderr, program
+    for program in ("icacls", "netsh"):
+        ended = in_cmd(scratch, f"{program} anything")
+        assert ended.status == 0 and b"does nothing in a container" in ended.stderr, program
+
+
+def in_cmd(scratch: Path, line: str) -> CompletedCommand:
+    argv = ["/bin/sh", "-c", f'cd {DRIVE_C}; exec "{WINE}" "$@"', "test", SYSTEM32 + "cmd.exe", "/c", line]
+    return run_isolated(scratch, argv, env=UNIX_ENVIRONMENT, timeout_s=60, check=False)
 
 
 def test_windows_and_fonts_without_a_display(scratch: Path) -> None:
