@@ -7,12 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-from bench import start, vm
+from bench import images, start, vm
 from bench.measure import as_json, figures_table, table
 from bench.plot import draw
 from bench.start import Outcome
 
-BENCHES = ("start", "vm")
+BENCHES = ("start", "vm", "images")
 QUICK_ROUNDS = 3
 
 
@@ -22,7 +22,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--quick", action="store_true", help="few rounds and small crowds: whether it works")
     parser.add_argument("--profile", action="store_true", help="vm: where the time goes, instead of the table")
-    parser.add_argument("--only", default="", help="vm: the parts to measure, by commas")
+    parser.add_argument("--only", default="", help="vm, images: the parts to measure, by commas")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--plot", type=Path, default=None)
     options = parser.parse_args()
@@ -31,12 +31,14 @@ def main() -> int:
     if Path("/sys/fs/cgroup/unified/cgroup.procs").exists():
         subprocess.run(["umount", "/sys/fs/cgroup/unified"], check=True)
     rounds = QUICK_ROUNDS if options.quick else options.rounds
+    parts = tuple(filter(None, options.only.split(",")))
     if options.name == "vm":
         if options.profile:
             print(vm.profile(rounds))
             return 0
-        parts = tuple(filter(None, options.only.split(",")))
         outcome = vm.main(rounds, quick=options.quick, only=parts, after=_show)
+    elif options.name == "images":
+        outcome = images.main(rounds, only=parts, after=_show)
     else:
         outcome = start.main(rounds)
     print(table(outcome.results, outcome.ratios))

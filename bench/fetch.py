@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bench import peers
 
-for packages in (peers.DOCKER_PACKAGES, peers.PODMAN_PACKAGES):
+for packages in (peers.DOCKER_PACKAGES, peers.PODMAN_PACKAGES, peers.IGZIP_PACKAGES):
     try:
         peers.unpacked(packages)
     except peers.PeerMissing as error:

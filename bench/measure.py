@@ -153,6 +153,21 @@ def run_case(case: Case, rounds: int) -> list[Result]:
     return [Result(case.name, name, tuple(values)) for name, values in times.items()]
 
 
+def phase_ratios(results: Sequence[Result], limits: Mapping[str, Mapping[str, float]]) -> list[Ratio]:
+    """Of `run_phases`' results: in each phase the first subject's median over every other's.
+
+    `limits`: by the phase's end of the case's name, then by subject.
+    """
+    firsts: dict[str, Result] = {}
+    answer = []
+    for result in results:
+        first = firsts.setdefault(result.case, result)
+        if first is not result:
+            limit = limits.get(result.case.rpartition(": ")[2], {}).get(result.subject)
+            answer.append(Ratio(result.case, result.subject, first.median_ms / result.median_ms, limit))
+    return answer
+
+
 def _draw_progress(text: str) -> None:
     if sys.stderr.isatty():
         print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)

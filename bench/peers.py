@@ -29,6 +29,7 @@ PODMAN_PACKAGES = (
     "libassuan0",
     "libdevmapper1.02.1",
 )
+IGZIP_PACKAGES = ("isal", "libisal2")
 
 
 class PeerMissing(Exception):
@@ -94,8 +95,8 @@ def dockerd(scratch: Path, image_tar: Path) -> Iterator[str]:
 
 
 @contextmanager
-def podman(scratch: Path, image_tar: Path) -> Iterator[tuple[list[str], dict[str, str]]]:
-    """Debian's podman over crun; answers (argv to prefix, environment)."""
+def podman(scratch: Path, image_tar: Path, *, runs: bool = True) -> Iterator[tuple[list[str], dict[str, str]]]:
+    """Debian's podman over crun; answers (argv to prefix, environment). `runs`: containers are to be run on it."""
     root = unpacked(PODMAN_PACKAGES)
     state = scratch / "podman"
     state.mkdir()
@@ -115,12 +116,23 @@ def podman(scratch: Path, image_tar: Path) -> Iterator[tuple[list[str], dict[str
     try:
         quiet([*prefix, "load", "--signature-policy", state / "policy.json", "-i", image_tar], env=env)
         began = time.monotonic()
-        quiet([*prefix, "run", "--rm", "--network", "none", "localhost/busybox", "true"], env=env)
+        if runs:
+            quiet([*prefix, "run", "--rm", "--network", "none", "localhost/busybox", "true"], env=env)
         if time.monotonic() - began > 10:
             raise PeerMissing("its run hangs for 20 s waiting for conmon on this machine")
     except RuntimeError as error:
         raise PeerMissing(str(error)) from None
     yield prefix, env
+
+
+def podman_policy(scratch: Path) -> list[str]:
+    """What its `load` wants to be told where no policy is installed."""
+    return ["--signature-policy", str(scratch / "podman" / "policy.json")]
+
+
+def igzip() -> dict[str, str]:
+    """The environment in which `igzip` is ISA-L's, the decompressor that Silo uses."""
+    return environment(unpacked(IGZIP_PACKAGES))
 
 
 @contextmanager

@@ -218,6 +218,7 @@ async def build_daemon(settings: Settings) -> AsyncIterator[ApiServer]:
             yield ApiServer(engine, log=logging.getLogger("silo.api"))
         finally:
             await engine.close()
+            await images.finish_syncing()
     finally:
         database.close()
 

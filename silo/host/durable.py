@@ -14,6 +14,7 @@ from pathlib import Path
 from silo.errors import HostError, NoSpace
 
 _libc = ctypes.CDLL(None, use_errno=True)
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -27,6 +28,11 @@ def sync_file_system(path: Path) -> None:
             )
     finally:
         os.close(descriptor)
+
+
+def boot_id() -> str:
+    """Of the kernel: another one after each boot."""
+    return _BOOT_ID.read_text().strip()
 
 
 def free_bytes(path: Path) -> int:

@@ -136,10 +136,10 @@ class ArchiveReader:
             name = clean_name(entry.name)
             if entry.kind == tarstream.FILE:
                 path = self._operation.path()
-                blob = self._blobs.write_temporary(reader.data(), path)
+                blob = self._blobs.write_temporary(eager.watch(reader.data(), entry.name, entry.size), path)
+                eager.arrived(blob)
                 self._forget(name)
                 self._members[name] = _Member(path, blob)
-                eager.submit(path, blob)
             elif entry.kind == tarstream.SYMBOLIC_LINK:
                 self._forget(name)
                 base = name.rpartition("/")[0]

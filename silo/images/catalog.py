@@ -119,19 +119,50 @@ class Catalog:
                 digests=tuple(dict.fromkeys((*known.digests, *new.digests))),
                 manifests=tuple(manifests.values()),
                 parent=known.parent or new.parent,
+                unsynced=known.unsynced,
+                taken=known.taken,
             )
         if settled:
             self._unsettled.discard(new.id)
         elif known is None:
             self._unsettled.add(new.id)
-        changed = [new]
+        changed = []
         for record in self._records.values():
             if record.id != new.id and same_slot(record.platform, new.platform):
                 left = tuple(tag for tag in record.tags if tag not in new.tags)
                 if left != record.tags:
                     changed.append(_replace(record, tags=left))
-        self._write(changed)
+                    if new.unsynced:
+                        lost = tuple((tag, record.id) for tag in record.tags if tag not in left)
+                        new = _replace(new, taken=(*new.taken, *lost))
+        self._write([new, *changed])
         return new
+
+    def unsynced(self) -> frozenset[str]:
+        """Ids of the images that a loss of power would damage."""
+        return frozenset(record.id for record in self._records.values() if record.unsynced)
+
+    def mark_synced(self, ids: Iterable[str]) -> None:
+        """The caller has synced what they name."""
+        found = [record for image_id in ids if (record := self._records.get(image_id)) is not None]
+        self._write([_replace(record, unsynced="", taken=()) for record in found])
+
+    def dismiss_unsynced(self, boot: str) -> list[ImageRecord]:
+        """Forget images of which another boot than this one had not synced all; names that they took go back. Answers them."""
+        gone = {record.id: record for record in self._records.values() if record.unsynced not in ("", boot)}
+        with self._documents.transaction():
+            for record in gone.values():
+                for tag, owner in record.taken:
+                    # it may have been taken from one that is dismissed as well
+                    while owner in gone:
+                        owner = dict(gone[owner].taken).get(tag, "")
+                    previous = self._records.get(owner)
+                    if tag in record.tags and previous is not None:
+                        self._write([_replace(previous, tags=(*previous.tags, tag))])
+            for image_id in gone:
+                self._documents.delete(image_id)
+                del self._records[image_id]
+        return list(gone.values())
 
     def tag(self, reference: str, new_reference: str) -> ImageRecord:
         target = parse_tag_target(new_reference)

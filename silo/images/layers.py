@@ -112,11 +112,21 @@ class LayerStore:
                 self._workspace.put_layer(target, record.place, size)
             return msgspec.structs.replace(record, size_bytes=size)
 
-    def unpack_unknown(self, operation: Operation, chunks: Iterable[bytes], *, packed_bytes: int) -> tuple[str, int]:
-        """Unpack a layer whose diff id is not told; answers (diff id, bytes of its files)."""
+    def unpack_unknown(
+        self,
+        operation: Operation,
+        chunks: Iterable[bytes],
+        *,
+        packed_bytes: int,
+        digest: Callable[[], str] | None = None,
+    ) -> tuple[str, int]:
+        """Unpack a layer whose diff id is not told; answers (diff id, bytes of its files).
+
+        `digest`: that of the content, asked after the last chunk, where the caller knows it because nothing is packed.
+        """
         target = operation.path()
         try:
-            result, diff_id = self._unpack(target, chunks, packed_bytes, lambda _: None, None)
+            result, diff_id = self._unpack(target, chunks, packed_bytes, lambda _: None, None, digest=digest)
         except SiloError:
             delete(target)
             raise
@@ -136,15 +146,18 @@ class LayerStore:
         packed_bytes: int,
         on_progress: Callable[[int], None],
         below: Sequence[Path] | None,
+        *,
+        digest: Callable[[], str] | None = None,
     ) -> tuple[UnpackedLayer, str]:
         try:
             target.mkdir(mode=0o755)
             target.chmod(0o755)
         except OSError as error:
             raise host_error(error, f"cannot make {target}") from error
-        digest = hashlib.sha256()
+        found = hashlib.sha256()
+        update = (lambda _: None) if digest else found.update
         checker = _Checker(self._limits, packed_bytes, target)
-        with _Ahead(_digested(decompress(_counted(chunks, on_progress)), digest.update, checker.count)) as ahead:
+        with _Ahead(_digested(decompress(_counted(chunks, on_progress)), update, checker.count)) as ahead:
             plain = iter(ahead)
             result: UnpackedLayer
             if below is None:
@@ -157,7 +170,7 @@ class LayerStore:
                 pass
         for warning in result.warnings:
             _LOG.warning("layer in %s: %s", target.parent.name, warning)
-        return result, f"sha256:{digest.hexdigest()}"
+        return result, digest() if digest else f"sha256:{found.hexdigest()}"
 
 
 def chain_key(below: Sequence[LayerRecord], diff_id: str) -> str:

@@ -96,6 +96,10 @@ class ImageRecord(msgspec.Struct, frozen=True, kw_only=True):
     digests: tuple[str, ...] = ()
     parent: str = ""
     """The image this one was committed from, as long as that is in the store."""
+    unsynced: str = ""
+    """The boot that it was registered in, as long as not all of it is on the disk (silo.images.syncing)."""
+    taken: tuple[tuple[str, str], ...] = ()
+    """While unsynced: names that it took from others, and the ids of those."""
     base: BaseRecord | None = None
     """Where Silo's base takes the place of Windows'; `layers` are then those above it."""
 

@@ -1,7 +1,8 @@
 """The image store of this machine: the port `ImageStore` over a directory and a table of rows.
 
 Each operation works in threads and in a staging directory of its own; when its blobs and layers are in place and synced, its
-rows are written on the event loop. So at every moment each row names only what is whole (silo.images.workspace).
+rows are written on the event loop. So at every moment each row names only what is whole (silo.images.workspace). A load does not
+wait for the disk: its rows are marked until that has everything (silo.images.syncing).
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from silo.images.records import ImageRecord, ManifestRecord, SavedImage, build_i
 from silo.images.references import Reference, parse_reference, parse_tag_target
 from silo.images.skopeo import registry_domain
 from silo.images.substitute_base import SubstituteBase
+from silo.images.syncing import Syncer
 from silo.images.transport import Transport
 from silo.images.windows_bases import KnownBase, check_build, find_known_base
 from silo.images.workspace import Operation, Workspace
@@ -79,6 +81,8 @@ class LocalImageStore:
             bases_mirror=bases_mirror,
         )
         self._pusher = Pusher(self._workspace, self._blobs, self._intake, self._maker, self._transport, self._bases)
+        self._syncer = Syncer(data_root, self._catalog)
+        self._syncer.open()
         self._deleter: threading.Thread | None = None
         self._built: dict[str, tuple[ImageRecord, Image]] = {}
         self._pulling: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
@@ -114,14 +118,13 @@ class LocalImageStore:
         relay = ProgressRelay(progress, stop)
 
         def work(pieces: Iterator[bytes]) -> list[ImageRecord]:
-            records = reader.load(pieces, relay, base_layers=base_layers)
-            sync_file_system(self._workspace.data_root)
-            return records
+            return self._syncer.mark(reader.load(pieces, relay, base_layers=base_layers))
 
         async with self._operation() as operation:
             reader = ArchiveReader(operation, self._blobs, self._layers, self._intake, self._limits)
             records = await run_fed(chunks, work, stop)
             images = tuple(self._register(record) for record in records)
+        self._syncer.follow()
         if reader.unused:
             self._collect_garbage()
         return images
@@ -138,11 +141,11 @@ class LocalImageStore:
             else:
                 record = self._maker.substitute_base(operation, self._bases.substitute(relay), reference, known)
                 record = msgspec.structs.replace(record, tags=(reference.canonical,))
-            sync_file_system(self._workspace.data_root)
-            return record
+            return self._syncer.mark([record])[0]
 
         async with self._pulling[f"{reference.canonical} {request.platform}"], self._operation() as operation:
             record = self._catalog.register(await in_thread(work, stop))
+        self._syncer.follow()
         return self._image(record)
 
     def _known_base(self, reference: Reference, platform: str) -> KnownBase | None:
@@ -331,6 +334,10 @@ class LocalImageStore:
         """Wait until what was collected so far is off the disk. Blocks."""
         if self._deleter is not None:
             self._deleter.join()
+
+    async def finish_syncing(self) -> None:
+        """Wait until what was loaded so far is on the disk."""
+        await self._syncer.finish()
 
     def disk_usage_bytes(self) -> int:
         return self._workspace.known_bytes()

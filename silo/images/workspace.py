@@ -5,9 +5,10 @@
     staging/<random>/    one directory for each running operation; what no operation owns is rubbish
 
 Things are made in staging and renamed into place. A name in blobs/ or layers/ counts only while the store knows it: from a row
-(written after syncfs), or because this process put it there. What a crash left is unknown to the next process and is moved
-aside when it opens the store. Operations pin what they rely on, so that collecting garbage beside them is safe; what one had
-finished when a registry or its client went away is kept for an hour, in this process, so that a retry goes on from there.
+(of what is on the disk, or was registered in this boot), or because this process put it there. What a crash left is unknown to
+the next process and is moved aside when it opens the store. Operations pin what they rely on, so that collecting garbage beside
+them is safe; what one had finished when a registry or its client went away is kept for an hour, in this process, so that a retry
+goes on from there.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
-from bench.measure import Figure, PhasedSubject, Ratio, Result, as_json, figures_table, run_phases, table
+from bench.measure import Figure, PhasedSubject, Ratio, Result, as_json, figures_table, phase_ratios, run_phases, table
 
 
 def test_phases_are_interleaved_and_the_warm_up_round_is_not_counted() -> None:
@@ -48,3 +48,17 @@ def test_figures_say_what_was_not_measured() -> None:
     rows = json.loads(as_json("vm", [], [], figures))["results"]
     assert rows[0] == {"case": "memory", "subject": "20 clones", "n": 1, "median_mib": 46.0, "limit_mib": 45.0}
     assert rows[1]["median_ms"] is None
+
+
+def test_phases_are_compared_with_the_first_subject_of_the_same_phase() -> None:
+    results = [
+        Result("load: loaded", "Silo", (50.0,)),
+        Result("load: loaded", "tar", (100.0,)),
+        Result("load: on the disk", "Silo", (300.0,)),
+        Result("load: on the disk", "tar", (200.0,)),
+    ]
+    found = phase_ratios(results, {"loaded": {"tar": 1.3}})
+    assert [(ratio.case, ratio.against, ratio.ratio, ratio.limit) for ratio in found] == [
+        ("load: loaded", "tar", 0.5, 1.3),
+        ("load: on the disk", "tar", 1.5, None),
+    ]
