@@ -306,11 +306,8 @@ class ImageStore(Protocol):
         reference: str,
         config: ImageConfig,
         entry: HistoryEntry,
-        settled: bool = True,
     ) -> Image:
-        """A new image: `base` plus one layer (an uncompressed OCI layer tar; None changes metadata only).
-
-        `settled` False: it may be gone after a crash until `settle` was called, and costs no sync of the disk."""
+        """A new image: `base` plus one layer (an uncompressed OCI layer tar; None changes metadata only)."""
 
     def tag(self, reference: str, new_reference: str) -> None: ...
     def remove(self, reference: str, *, force: bool, in_use: Mapping[str, str]) -> tuple[ImageChange, ...]:

@@ -29,7 +29,6 @@ class Catalog:
     def __init__(self, documents: Documents[ImageRecord]) -> None:
         self._documents = documents
         self._records = dict(documents.items())
-        self._unsettled: set[str] = set()
 
     def all(self) -> tuple[ImageRecord, ...]:
         """Newest first."""
@@ -93,20 +92,8 @@ class Catalog:
         """What was committed from an image."""
         return [record for record in self._records.values() if record.parent == image_id]
 
-    def unsettled(self) -> frozenset[str]:
-        """Ids of images whose rows are held back."""
-        return frozenset(self._unsettled)
-
-    def settle(self, ids: frozenset[str]) -> None:
-        """Write rows that were held back; the caller has synced what they name."""
-        self._unsettled -= ids
-        self._write([self._records[image_id] for image_id in ids if image_id in self._records])
-
-    def register(self, new: ImageRecord, *, settled: bool = True) -> ImageRecord:
-        """Add an image, or what is new about one that is there; its tags leave other images of the same platform.
-
-        `settled` False holds its row back until `settle`: what it names may not be on the disk yet.
-        """
+    def register(self, new: ImageRecord) -> ImageRecord:
+        """Add an image, or what is new about one that is there; its tags leave other images of the same platform."""
         known = self._records.get(new.id)
         if known is not None:
             manifests = {manifest.digest: manifest for manifest in known.manifests}
@@ -122,10 +109,6 @@ class Catalog:
                 unsynced=known.unsynced,
                 taken=known.taken,
             )
-        if settled:
-            self._unsettled.discard(new.id)
-        elif known is None:
-            self._unsettled.add(new.id)
         changed = []
         for record in self._records.values():
             if record.id != new.id and same_slot(record.platform, new.platform):
@@ -167,8 +150,7 @@ class Catalog:
     def tag(self, reference: str, new_reference: str) -> ImageRecord:
         target = parse_tag_target(new_reference)
         record = self.get(reference)
-        tagged = _replace(record, tags=(*record.tags, target.canonical))
-        return self.register(tagged, settled=record.id not in self._unsettled)
+        return self.register(_replace(record, tags=(*record.tags, target.canonical)))
 
     def add_pushed(self, image_id: str, manifest: ManifestRecord | None, digest_reference: str) -> None:
         """Remember how an image was packed for a registry, so that the next push gives the same digest."""
@@ -301,7 +283,6 @@ class Catalog:
         """The image, and parents that only it kept: those without name, user and other children."""
         while True:
             del self._records[record.id]
-            self._unsettled.discard(record.id)
             self._documents.delete(record.id)
             changes.append(ImageChange(action="deleted", subject=record.id))
             parent = self._records.get(record.parent)
@@ -315,8 +296,7 @@ class Catalog:
     def _write(self, changed: Sequence[ImageRecord]) -> None:
         with self._documents.transaction():
             for record in changed:
-                if record.id not in self._unsettled:
-                    self._documents.put(record.id, record)
+                self._documents.put(record.id, record)
         for record in changed:
             self._records[record.id] = record
 

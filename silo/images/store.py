@@ -2,7 +2,7 @@
 
 Each operation works in threads and in a staging directory of its own; when its blobs and layers are in place and synced, its
 rows are written on the event loop. So at every moment each row names only what is whole (silo.images.workspace). A load does not
-wait for the disk: its rows are marked until that has everything (silo.images.syncing).
+wait for the disk, nor do a pull and a commit: their rows are marked until that has everything (silo.images.syncing).
 """
 
 from __future__ import annotations
@@ -246,17 +246,13 @@ class LocalImageStore:
         reference: str,
         config: ImageConfig,
         entry: HistoryEntry,
-        settled: bool = True,
     ) -> Image:
         record = self._catalog.get(base.id)
         tags = (parse_tag_target(reference).canonical,) if reference else ()
         manifest = choose_manifest(record, self._workspace)
 
         def work(pieces: Iterator[bytes] | None) -> ImageRecord:
-            made = self._maker.commit(operation, record, manifest, pieces, config=config, entry=entry)
-            if settled:
-                sync_file_system(self._workspace.data_root)
-            return made
+            return self._maker.commit(operation, record, manifest, pieces, config=config, entry=entry)
 
         async with self._operation() as operation:
             for digest in record.content():
@@ -265,7 +261,7 @@ class LocalImageStore:
                 made = await in_thread(lambda: work(None), Stop())
             else:
                 made = await run_fed(layer, work, Stop())
-            return self._register(made, tags, settled=settled)
+            return await self._register_made(made, tags)
 
     async def extend(self, base: Image, source: Image, *, config: ImageConfig, entry: HistoryEntry) -> Image:
         record, other = self._catalog.get(base.id), self._catalog.get(source.id)
@@ -277,27 +273,29 @@ class LocalImageStore:
             made = await in_thread(
                 lambda: self._maker.extend(operation, record, own, other, others, config=config, entry=entry), Stop()
             )
-            return self._register(made, settled=False)
+            return await self._register_made(made)
 
     async def empty(self, platform: str) -> Image:
         async with self._operation() as operation:
             made = await in_thread(lambda: self._maker.empty(operation, _made_for(platform)), Stop())
-            return self._register(made, settled=False)
+            return await self._register_made(made)
 
     def check_tag(self, reference: str) -> None:
         parse_tag_target(reference)
 
-    async def settle(self) -> None:
-        if held_back := self._catalog.unsettled():
-            await in_thread(lambda: sync_file_system(self._workspace.data_root), Stop())
-            self._catalog.settle(held_back)
-
     def children(self, image_id: str) -> tuple[Image, ...]:
         return tuple(self._image(record) for record in self._catalog.children(image_id))
 
-    def _register(self, record: ImageRecord, tags: tuple[str, ...] = (), *, settled: bool = True) -> Image:
+    def _register(self, record: ImageRecord, tags: tuple[str, ...] = ()) -> Image:
         record = msgspec.structs.replace(record, tags=(*record.tags, *tags))
-        return self._image(self._catalog.register(record, settled=settled))
+        return self._image(self._catalog.register(record))
+
+    async def _register_made(self, record: ImageRecord, tags: tuple[str, ...] = ()) -> Image:
+        """The disk follows."""
+        (record,) = await in_thread(lambda: self._syncer.mark([record]), Stop())
+        image = self._register(record, tags)
+        self._syncer.follow()
+        return image
 
     def _image(self, record: ImageRecord) -> Image:
         """Looked up at each start of a container: built once for each state of the record."""

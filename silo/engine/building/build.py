@@ -71,10 +71,7 @@ class Build:
     async def run(self, chunks: AsyncIterator[bytes]) -> Image:
         """Raises SiloError; what was built by then stays as untagged images, for the cache."""
         async with AsyncExitStack() as stack:
-            try:
-                image = await self._run(chunks, stack)
-            finally:
-                await self._store.settle()
+            image = await self._run(chunks, stack)
             for tag in self._request.tags:
                 self._store.tag(image.id, tag)
         return image

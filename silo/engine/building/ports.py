@@ -30,9 +30,6 @@ class StepStore(ImageStore, Protocol):
     def check_tag(self, reference: str) -> None:
         """Raises InvalidRequest for what cannot be given to an image as its name."""
 
-    async def settle(self) -> None:
-        """What was committed without being settled survives a crash from now on."""
-
 
 class SourceTree(Protocol):
     """A directory that COPY and ADD take from. Paths are POSIX, relative to it, and never lead out of it."""

@@ -88,9 +88,7 @@ class Runner:
                 keep = not self._request.force_remove
                 raise failed_command(step.shown, code)
             async with self._files.open_layer(created.id) as chunks:
-                made = await self._store.commit(image, chunks, reference="", config=config, entry=entry, settled=False)
-            # One sync for this step and all before it: a command may have taken long, and need not run again after a crash.
-            await self._store.settle()
+                made = await self._store.commit(image, chunks, reference="", config=config, entry=entry)
             keep = not (self._request.remove or self._request.force_remove)
         finally:
             if not keep:

@@ -90,7 +90,7 @@ class StageBuilder:
         if await self._use_cache(created_by, config):
             return
         self.image = await self._parts.store.commit(
-            self.image, None, reference="", config=config, entry=self._entry(created_by), settled=False
+            self.image, None, reference="", config=config, entry=self._entry(created_by)
         )
         await self._tell()
 
@@ -112,7 +112,6 @@ class StageBuilder:
                 reference="",
                 config=config,
                 entry=self._entry(created_by),
-                settled=False,
             )
         await self._tell()
 
@@ -136,7 +135,6 @@ class StageBuilder:
                 reference="",
                 config=self.config,
                 entry=self._entry(created_by),
-                settled=False,
             )
         await self._tell()
 

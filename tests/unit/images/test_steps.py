@@ -1,4 +1,4 @@
-"""What builds need of the store: rows that are held back, an image of nothing, steps that are taken over."""
+"""What builds need of the store: steps that do not wait for the disk, an image of nothing, steps that are taken over."""
 
 from __future__ import annotations
 
@@ -28,59 +28,45 @@ async def pieces(data: bytes) -> AsyncIterator[bytes]:
     yield data
 
 
+def base_archive(tmp_path: Path) -> Path:
+    return image_archive(tmp_path / "in.tar", [SmallImage(tags=("base:1",), layers=(LAYER,))])
+
+
 def loaded(store: LocalImageStore, tmp_path: Path) -> Image:
-    path = image_archive(tmp_path / "in.tar", [SmallImage(tags=("base:1",), layers=(LAYER,))])
-    return run(store.load(chunks_of(path), ProgressLog()))[0]
+    return run(store.load(chunks_of(base_archive(tmp_path)), ProgressLog()))[0]
 
 
-def step(store: LocalImageStore, base: Image, text: str, *, layer: bytes | None = None, settled: bool = False) -> Image:
-    return run(
-        store.commit(
-            base,
-            pieces(layer) if layer is not None else None,
-            reference="",
-            config=ImageConfig(env=(text,)),
-            entry=HistoryEntry(created="2026-01-01T00:00:00Z", created_by=text),
-            settled=settled,
-        )
+async def commit(store: LocalImageStore, base: Image, text: str, *, layer: bytes | None = None) -> Image:
+    return await store.commit(
+        base,
+        pieces(layer) if layer is not None else None,
+        reference="",
+        config=ImageConfig(env=(text,)),
+        entry=HistoryEntry(created="2026-01-01T00:00:00Z", created_by=text),
     )
 
 
-def test_rows_are_held_back_until_they_are_settled(
-    disk: StoreOnDisk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    synced: list[Path] = []
-    store = disk.open()
-    base = loaded(store, tmp_path)
-    monkeypatch.setattr("silo.images.store.sync_file_system", synced.append)
-    one = step(store, base, "one")
-    two = step(store, one, "two", layer=MORE)
-    assert store.get(two.id).parent == one.id and [image.id for image in store.children(base.id)] == [one.id]
-    assert set(disk.rows.rows) == {base.id} and not synced
-    store.tag(two.id, "named:1")
-    assert set(disk.rows.rows) == {base.id}, "a name does not make a row safer"
-    run(store.settle())
-    assert set(disk.rows.rows) == {base.id, one.id, two.id} and len(synced) == 1
-    run(store.settle())
-    assert len(synced) == 1, "nothing was left to settle"
-    assert disk.open().get("named:1").id == two.id
+def step(store: LocalImageStore, base: Image, text: str, *, layer: bytes | None = None) -> Image:
+    return run(commit(store, base, text, layer=layer))
 
 
-def test_what_was_not_settled_is_gone_after_a_crash(disk: StoreOnDisk, tmp_path: Path) -> None:
-    store = disk.open()
-    one = step(store, loaded(store, tmp_path), "one", layer=MORE)
-    again = disk.open()
-    again.finish_deleting()
-    assert again.find(one.id) is None and len(list((disk.root / "layers").iterdir())) == 1
-    assert len(again.all()) == 1
+def test_a_step_is_there_before_the_disk_has_it(disk: StoreOnDisk, tmp_path: Path) -> None:
+    """As a load is (silo.images.syncing): a daemon that is killed loses no step, a machine that goes down the last ones."""
 
+    async def scenario() -> None:
+        store = disk.open()
+        (base,) = await store.load(chunks_of(base_archive(tmp_path)), ProgressLog())
+        await store.finish_syncing()
+        one = await commit(store, base, "one", layer=MORE)
+        store.tag(one.id, "named:1")
+        assert [image.id for image in store.children(base.id)] == [one.id]
+        rows = dict(disk.rows.items())
+        assert rows[one.id].unsynced and not rows[base.id].unsynced
+        assert disk.open().get("named:1").id == one.id
+        await store.finish_syncing()
+        assert not dict(disk.rows.items())[one.id].unsynced
 
-def test_removing_what_was_not_settled(disk: StoreOnDisk, tmp_path: Path) -> None:
-    store = disk.open()
-    one = step(store, loaded(store, tmp_path), "one")
-    store.remove(one.id, force=True, in_use={})
-    run(store.settle())
-    assert one.id not in disk.rows.rows and store.find(one.id) is None
+    run(scenario())
 
 
 def test_an_image_of_nothing(disk: StoreOnDisk) -> None:

@@ -34,11 +34,10 @@ WINDOWS = Platform(os="windows", architecture="amd64")
 
 
 class MemoryStore:
-    """silo.engine.building.ports.StepStore. `settled` are the ids that would survive a crash."""
+    """silo.engine.building.ports.StepStore."""
 
     def __init__(self, *images: Image) -> None:
         self.images = {image.id: image for image in images}
-        self.settled: set[str] = set(self.images)
         self.pulls: list[PullRequest] = []
         self.remote: dict[str, Image] = {}
         self._numbers = itertools.count(1)
@@ -88,7 +87,6 @@ class MemoryStore:
         reference: str,
         config: ImageConfig,
         entry: HistoryEntry,
-        settled: bool = True,
     ) -> Image:
         layers = base.layers
         if layer is not None:
@@ -114,11 +112,7 @@ class MemoryStore:
         self.images[image.id] = image
         return image
 
-    async def settle(self) -> None:
-        self.settled = set(self.images)
-
     def tag(self, reference: str, new_reference: str) -> None:
-        assert reference in self.settled, "what is named must survive a crash"
         image = self.images[reference]
         self.images[reference] = msgspec.structs.replace(image, tags=(*image.tags, new_reference))
 

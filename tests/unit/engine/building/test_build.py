@@ -165,7 +165,6 @@ def test_failures_name_the_line(text: str, kind: type[SiloError], words: str) ->
     with pytest.raises(kind) as raised:
         run(site.build(text, {"a": "", "b": ""}))
     assert words in str(raised.value)
-    assert site.store.settled == set(site.store.images), "what was built by then survives, for the cache"
 
 
 def test_pulls() -> None:
