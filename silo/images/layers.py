@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 from silo.engine.ports import UnpackedLayer, WindowsLayers
-from silo.errors import HostError, InvalidRequest, SiloError, Unsupported
+from silo.errors import HostError, InvalidRequest, NoSpace, SiloError, Unsupported
 from silo.host.beneath import Root
 from silo.host.durable import host_error
 from silo.images.blobs import check_room
@@ -296,6 +296,7 @@ def _digested(
 
 def _named(error: SiloError, diff_id: str) -> SiloError:
     """The same error, saying which layer."""
-    if isinstance(error, (InvalidRequest, HostError, Unsupported)):
-        return type(error)(f"layer {diff_id[:19]}: {error.brief}", details=error.details, hint=error.hint)
+    for kind in (InvalidRequest, NoSpace, HostError, Unsupported):
+        if isinstance(error, kind):
+            return kind(f"layer {diff_id[:19]}: {error.brief}", details=error.details, hint=error.hint)
     return error

@@ -20,7 +20,8 @@ from silo.images.intake import Intake, KnownBases
 from silo.images.making import ImageMaker
 from silo.images.records import ImageRecord, ManifestRecord
 from silo.images.references import Reference, parse_reference
-from silo.images.transport import CheckedProgress, Transport
+from silo.images.transport import Transport
+from silo.images.watching import CheckedProgress
 from silo.images.windows_bases import base_repository
 from silo.images.workspace import Operation, Workspace
 

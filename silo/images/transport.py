@@ -12,7 +12,6 @@ import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Protocol
 
 import msgspec
 
@@ -39,18 +38,12 @@ from silo.images.platforms import PlatformWish, parse_platform, preference
 from silo.images.records import ImageRecord, ManifestRecord
 from silo.images.references import Reference, parse_reference
 from silo.images.skopeo import Access
+from silo.images.watching import CheckedProgress, PullWatch, PushWatch, short
 from silo.images.windows_bases import build_of, check_build
 from silo.images.workspace import Operation, Workspace
 
 _INSPECT_TIME_LIMIT_S = 120.0
 _ATTESTATION = "vnd.docker.reference.type"
-
-
-class CheckedProgress(Protocol):
-    """A Progress that raises when the operation was cancelled; `check` alone does only that."""
-
-    def __call__(self, item: str, status: str, done: int, total: int) -> None: ...
-    def check(self) -> None: ...
 
 
 class Transport:
@@ -139,7 +132,7 @@ class Transport:
             operation, record, manifest.config.digest, progress, status="Extracting", base=base
         )
         for packed in record.layers[replaced:]:
-            progress(_short(packed.digest), "Pull complete", 0, 0)
+            progress(short(packed.digest), "Pull complete", 0, 0)
         return msgspec.structs.replace(
             image,
             tags=(msgspec.structs.replace(reference, digest="").canonical,)
@@ -234,7 +227,7 @@ class Transport:
             operation.pin(blob.digest)
             if self._workspace.blob_size(blob.digest) is not None:
                 (arriving / blob.digest.removeprefix("sha256:")).hardlink_to(self._workspace.blob_path(blob.digest))
-                progress(_short(blob.digest), "Already exists", 0, 0)
+                progress(short(blob.digest), "Already exists", 0, 0)
             elif blob.urls:
                 raise Unsupported(
                     f"layer {blob.digest[:19]} of {exact.familiar_name} is not in the registry but elsewhere",
@@ -243,11 +236,11 @@ class Transport:
                 )
             else:
                 missing.append(blob)
-                progress(_short(blob.digest), "Pulling fs layer", 0, 0)
+                progress(short(blob.digest), "Pulling fs layer", 0, 0)
         if not missing:
             return
         check_room(operation.directory, self._limits.free_bytes + sum(blob.size for blob in missing))
-        watch = _Watch(layout, arriving, missing, progress)
+        watch = PullWatch(layout, arriving, missing, progress)
         try:
             run_watched(
                 skopeo.build_pull(exact, access, layout=layout, blobs=shared),
@@ -302,14 +295,14 @@ class Transport:
         for digest in {image_id, *(layer.digest for layer in sent)}:
             (source / digest.removeprefix("sha256:")).hardlink_to(self._workspace.blob_path(digest))
         for layer in sent:
-            progress(_short(layer.digest), "Preparing", 0, 0)
-        watch = _PushWatch(manifest, progress)
+            progress(short(layer.digest), "Preparing", 0, 0)
+        watch = PushWatch(manifest, progress)
         digest_file = operation.path()
         with self._access(operation, request, reference.domain) as access:
             argv = skopeo.build_push(reference, access, source=source, digest_file=digest_file)
             run_watched(argv, on_tick=watch.tick, directory=operation.directory)
         for layer in sent:
-            progress(_short(layer.digest), "Pushed", 0, 0)
+            progress(short(layer.digest), "Pushed", 0, 0)
         return digest_file.read_text().strip()
 
     @staticmethod
@@ -342,54 +335,6 @@ class Transport:
         return parse_reference(f"{self._bases_mirror}/{reference.path}:{reference.tag}")
 
 
-class _Watch:
-    """Progress of a pull from the sizes of files: skopeo writes to oci-put-blob… and renames to the digest."""
-
-    def __init__(self, layout: Path, arriving: Path, missing: Sequence[Descriptor], progress: CheckedProgress) -> None:
-        self._layout = layout
-        self._arriving = arriving
-        self._missing = list(missing)
-        self._progress = progress
-
-    def tick(self, output: Path) -> None:
-        del output
-        self._progress.check()
-        left = []
-        for blob in self._missing:
-            if (self._arriving / blob.digest.removeprefix("sha256:")).exists():
-                self._progress(_short(blob.digest), "Download complete", blob.size, blob.size)
-            else:
-                left.append(blob)
-        self._missing = left
-        partial = []
-        with os.scandir(self._layout) as entries:
-            for entry in entries:
-                if entry.name.startswith("oci-put-blob"):
-                    with contextlib.suppress(FileNotFoundError):
-                        partial.append((entry.inode(), entry.stat().st_size))
-        # Which file is which layer is not told: they begin in the manifest's order, and one too large for a layer is not its.
-        for blob, (_, size) in zip(left, sorted(partial), strict=False):
-            self._progress(_short(blob.digest), "Downloading", min(size, max(blob.size - 1, 0)), blob.size)
-
-
-class _PushWatch:
-    """Progress of a push from skopeo's lines `Copying blob <digest>`."""
-
-    def __init__(self, manifest: ManifestRecord, progress: CheckedProgress) -> None:
-        self._sizes = {layer.digest.removeprefix("sha256:"): layer.size for layer in manifest.layers}
-        self._progress = progress
-
-    def tick(self, output: Path) -> None:
-        self._progress.check()
-        for line in output.read_text(errors="replace").splitlines():
-            if line.startswith("Copying blob "):
-                digest = line.split()[2].removeprefix("sha256:")
-                matching = [known for known in self._sizes if known.startswith(digest)]
-                for known in matching:
-                    size = self._sizes.pop(known)
-                    self._progress(known[:12], "Pushing", 0, size)
-
-
 def choose_platform(
     manifests: Sequence[Descriptor], wish: PlatformWish, *, newest_build: int | None = None
 ) -> Descriptor | None:
@@ -418,10 +363,6 @@ def describe_wish(wish: PlatformWish) -> str:
     parts = [part for part in (wish.os, wish.architecture, wish.variant) if part]
     text = "/".join(parts) or "this machine"
     return f"{text}:{wish.os_version}" if wish.os_version else text
-
-
-def _short(digest: str) -> str:
-    return digest.removeprefix("sha256:")[:12]
 
 
 def _digest(raw: bytes) -> str:

@@ -417,3 +417,64 @@ def test_linux_and_windows_live_side_by_side(disk: StoreOnDisk, registry: Regist
         assert config != store.get(name, platform="windows").config
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("layer", "words"),
+    [
+        (APP.tar[:1300], "ends"),
+        (layer_tar([directory("Files"), file("Files/../../x", "x")]), r"\.\."),
+        (
+            layer_tar([directory("Files"), directory("Hives"), file("Hives/Software_Delta", "regf" + "x" * 5000)]),
+            "Software_Delta",
+        ),
+        (layer_tar([directory("Files"), file("Files/con.txt", "x")]), "reserved"),
+        (layer_tar([directory("Files"), symlink("Files/link", "\\\\server\\share")]), ""),
+    ],
+    ids=["truncated", "out of the drive", "a hive that is none", "a device's name", "a link to a server"],
+)
+def test_bad_layers_are_told_by_name_and_leave_nothing(
+    disk: StoreOnDisk, registry: Registry, tmp_path: Path, layer: bytes, words: str
+) -> None:
+    bad = RemoteLayer(tar=layer)
+    image = nanoserver_image(
+        layers=(MICROSOFT, APP, bad),
+        steps=(("Apply image 10.0.20348.1", True), ("copy app", True), ("copy more", True)),
+    )
+    put_image(registry, "test/bad", "1", image)
+
+    async def scenario() -> None:
+        store = await store_with_base(disk, tmp_path)
+        before = {path for folder in ("layers", "blobs/sha256") for path in (disk.root / folder).iterdir()}
+        request = PullRequest(reference=f"{registry.address}/test/bad:1")
+        if not words:
+            pulled = await store.pull(request, ProgressLog())
+            assert not (pulled.layer_paths[-1] / DRIVE / "link").exists()
+            return
+        with pytest.raises(InvalidRequest, match=words) as caught:
+            await store.pull(request, ProgressLog())
+        assert bad.diff_id[:19] in str(caught.value), caught.value
+        after = {path for folder in ("layers", "blobs/sha256") for path in (disk.root / folder).iterdir()}
+        assert after == before and list((disk.root / "staging").iterdir()) == []
+
+    asyncio.run(scenario())
+
+
+def test_an_image_with_our_base_is_unpacked_by_others(registry: Registry, tmp_path: Path, disk: StoreOnDisk) -> None:
+    """skopeo fetches it as an OCI layout and umoci unpacks every layer, which checks all digests."""
+    name = f"{registry.address}/test/others"
+
+    async def scenario() -> None:
+        store = await store_with_base(disk, tmp_path)
+        base = await store.pull(PullRequest(reference=NANOSERVER), ProgressLog())
+        await commit(store, base, change("tool.exe", "MZtool"), f"{name}:1")
+        await store.push(PullRequest(reference=f"{name}:1", silo_base=True), ProgressLog())
+
+    asyncio.run(scenario())
+    layout, bundle = tmp_path / "layout", tmp_path / "bundle"
+    copy = ["skopeo", "--insecure-policy", "copy", "--src-tls-verify=false", "--override-os=windows"]
+    subprocess.run([*copy, f"docker://{name}:1", f"oci:{layout}:x"], check=True, capture_output=True)
+    umoci = require_program("umoci")
+    subprocess.run([umoci, "raw", "unpack", "--image", f"{layout}:x", bundle], check=True, capture_output=True)
+    assert (bundle / "Files/tool.exe").read_text() == "MZtool" and (bundle / "Hives").is_dir()
+    assert (bundle / DRIVE / "windows/system32/cmd.exe").read_text() == "MZ"
