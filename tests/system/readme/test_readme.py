@@ -41,7 +41,8 @@ def daemon() -> Iterator[Silod]:
     )
     with running_silod() as silod:
         yield silod
-    shutil.rmtree("/tmp/tiny", ignore_errors=True)
+    for folder in ("/tmp/tiny", "/tmp/greeter"):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def test_every_command_prints_what_is_written(daemon: Silod) -> None:
@@ -63,8 +64,8 @@ def test_every_command_prints_what_is_written(daemon: Silod) -> None:
     assert not wrong, "\n".join(wrong)
 
 
-def test_the_readme_has_six_things_to_try() -> None:
-    assert len(blocks()) == 6
+def test_the_readme_has_seven_things_to_try() -> None:
+    assert len(blocks()) == 7
     assert all(steps(block) for block in blocks())
 
 
