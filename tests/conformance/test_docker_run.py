@@ -92,7 +92,7 @@ def test_detached_and_the_rest_of_a_life(docker: Docker) -> None:
         (["--read-only", "--tmpfs", "/t"], "touch /t/x && echo ok", "ok"),
         (["--tmpfs", "/t:size=1m,mode=0700"], "df -k /t | tail -1 | awk '{print $2}'; stat -c %a /t", "1024\n700"),
         (["--network", "none"], "ls /sys/class/net", "lo"),
-        (["--add-host", "db:10.9.8.7"], "grep db /etc/hosts | cut -f1", "10.9.8.7"),
+        (["--add-host", "db:10.9.8.7"], "grep -w db /etc/hosts | cut -f1", "10.9.8.7"),
         (["--dns", "9.9.9.9"], "grep nameserver /etc/resolv.conf", "nameserver 9.9.9.9"),
         (["--init"], "readlink /proc/1/exe | grep -q busybox || echo init", "init"),
         (["--ulimit", "nofile=123:456"], "ulimit -n; ulimit -Hn", "123\n456"),
