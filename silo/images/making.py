@@ -21,9 +21,9 @@ from silo.images.limits import ImageLimits
 from silo.images.records import BaseRecord, ImageRecord, ManifestRecord
 from silo.images.references import Reference
 from silo.images.windows_bases import KnownBase
-from silo.images.windows_push import REFERENCE_LABEL, SUBSTITUTE_STEP
+from silo.images.windows_push import SUBSTITUTE_STEP
 from silo.images.workspace import Operation
-from silo.model.image import HistoryEntry, ImageConfig
+from silo.model.image import BASE_REFERENCE_LABEL, HistoryEntry, ImageConfig
 from silo.model.platform import Platform
 
 
@@ -218,7 +218,7 @@ class ImageMaker:
         config = msgspec.structs.replace(
             silo_base.config,
             user="ContainerUser" if known.family == "nanoserver" else "ContainerAdministrator",
-            labels=silo_base.config.labels | {REFERENCE_LABEL: reference.canonical},
+            labels=silo_base.config.labels | {BASE_REFERENCE_LABEL: reference.canonical},
         )
         step = HistoryEntry(
             created=silo_base.created, created_by=f"{SUBSTITUTE_STEP} {reference.familiar}", empty_layer=True

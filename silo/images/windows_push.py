@@ -23,11 +23,8 @@ from silo.images.compose import NONDISTRIBUTABLE, build_image_config, oci_layer_
 from silo.images.documents import OCI_LAYER, Descriptor, Manifest, RawImage, image_config, image_history, parse_image
 from silo.images.records import ImageRecord, PackedLayer
 from silo.images.references import Reference, parse_reference
-from silo.model.image import ImageConfig
+from silo.model.image import BASE_REFERENCE_LABEL, ImageConfig
 from silo.model.platform import Platform
-
-REFERENCE_LABEL = "com.silo.base.reference"
-"""On an image made on Silo's base: which base it takes the place of."""
 
 SILO_STEP = "silo base build windows"
 """How the step that made Silo's base begins."""
@@ -48,7 +45,7 @@ def is_on_silo_base(record: ImageRecord) -> bool:
 
 def true_base_reference(record: ImageRecord) -> Reference:
     """The base that an image on Silo's was made for. Raises InvalidRequest where it names none."""
-    text = record.config.labels.get(REFERENCE_LABEL, "")
+    text = record.config.labels.get(BASE_REFERENCE_LABEL, "")
     if not text:
         raise InvalidRequest(
             "the image is made on Silo's own base, which Windows hosts do not have",

@@ -8,6 +8,9 @@ import msgspec
 
 from silo.model.platform import Platform
 
+BASE_REFERENCE_LABEL = "com.silo.base.reference"
+"""On an image made on Silo's Windows base: which base it takes the place of."""
+
 
 class Healthcheck(msgspec.Struct, frozen=True, kw_only=True):
     """A health probe. `test` as in Docker: ("NONE",), ("CMD", …), ("CMD-SHELL", text), or () to inherit."""

@@ -17,7 +17,7 @@ from silo.api.handlers.progress import stream_progress
 from silo.engine.engine import Engine
 from silo.engine.ports import ImageChange, Progress, PullRequest
 from silo.errors import ImageNotFound, InvalidRequest, Unsupported
-from silo.model.image import Image
+from silo.model.image import BASE_REFERENCE_LABEL, Image
 
 _MOST_BASE_LAYERS = 127
 
@@ -218,6 +218,9 @@ def _base_layers(call: Call) -> int | None:
 
 def _replaced(image: Image) -> list[dict[str, Any]]:
     """A word on what was substituted."""
+    taken_for = image.config.labels.get(BASE_REFERENCE_LABEL, "")
+    if image.base is None and taken_for and len(image.layers) == 1:
+        return [{"status": f"Base: Silo's own runs in the place of {taken_for} (nothing was downloaded)"}]
     if image.base is None:
         return []
     what = f"{image.base.family} {image.base.os_version}".strip()

@@ -13,7 +13,6 @@ from silo.images.documents import Descriptor, Manifest, image_config, image_hist
 from silo.images.records import BaseRecord, ImageRecord, LayerRecord, PackedLayer, build_image
 from silo.images.references import parse_reference
 from silo.images.windows_push import (
-    REFERENCE_LABEL,
     build_silo_config,
     build_true_config,
     is_on_silo_base,
@@ -21,7 +20,7 @@ from silo.images.windows_push import (
     reference_layers,
     true_base_reference,
 )
-from silo.model.image import HistoryEntry, ImageConfig
+from silo.model.image import BASE_REFERENCE_LABEL, HistoryEntry, ImageConfig
 from silo.model.platform import Platform
 
 NAME = "mcr.microsoft.com/windows/nanoserver:ltsc2022"
@@ -69,7 +68,7 @@ def record_of(document: bytes, *, base: BaseRecord | None = None) -> ImageRecord
 
 def on_silo(config: ImageConfig = CONFIG) -> ImageRecord:
     """What a build FROM a base's name makes."""
-    labels = config.labels | {"dev.silo.base.key": "0123", REFERENCE_LABEL: NAME}
+    labels = config.labels | {"dev.silo.base.key": "0123", BASE_REFERENCE_LABEL: NAME}
     taken_for = HistoryEntry(created_by=f"silo base in the place of {NAME}", empty_layer=True)
     document = build_image_config(
         platform=OURS,
