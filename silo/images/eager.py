@@ -18,8 +18,9 @@ from silo.engine.ports import Progress
 from silo.errors import InvalidRequest, SiloError
 from silo.images.blobs import Blob
 from silo.images.compression import Compression, detect_compression
-from silo.images.layers import LayerStore, first_member, is_windows_layer
+from silo.images.layers import LayerStore, first_member
 from silo.images.workspace import Operation
+from silo.model.windows_layers import is_windows_layer
 
 _HEX = re.compile("[0-9a-f]{12}")
 _MAGIC = slice(257, 262)

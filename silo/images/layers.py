@@ -22,6 +22,7 @@ from silo.images.records import LayerRecord
 from silo.images.unpack import LayerUnpacker
 from silo.images.workspace import Operation, Workspace, delete
 from silo.model.tarstream import ByteStream, TarReader
+from silo.model.windows_layers import is_windows_layer
 
 _LOG = logging.getLogger(__name__)
 _ROOM_CHECK = 64 << 20
@@ -189,11 +190,6 @@ def first_member(chunks: Iterable[bytes]) -> str:
             if isinstance(generator, Generator):
                 generator.close()
     return entry.name if entry else ""
-
-
-def is_windows_layer(first_name: str) -> bool:
-    """By its first member: everything lies in Files or Hives, and those are named first."""
-    return first_name.lstrip("./").partition("/")[0].lower() in ("files", "hives")
 
 
 class _Checker:

@@ -34,14 +34,6 @@ class Area(enum.Enum):
     OTHER = ""
 
 
-def is_windows_layer(name: str) -> bool:
-    """Whether a tar whose first member is named so is a layer in Windows' format.
-
-    To be asked of layers of Windows images only: a Linux image may have a directory of that name too.
-    """
-    return _area(name.removeprefix("./").partition("/")[0]) is not Area.OTHER
-
-
 def split_member(untrusted_name: str) -> tuple[str, str]:
     """(what stands before the last component, the last component), neither checked."""
     parent, _, name = untrusted_name.rstrip("/").rpartition("/")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
@@ -10,7 +11,7 @@ from typing import Any, TypeVar
 import pytest
 
 from silo.errors import InvalidRequest
-from silo.images import LocalImageStore
+from silo.images import LocalImageStore, syncing
 from silo.model.image import HistoryEntry, Image, ImageConfig
 from tests.support.image_store import ProgressLog, StoreOnDisk, chunks_of
 from tests.support.images import SmallImage, file, image_archive, layer_tar
@@ -50,18 +51,23 @@ def step(store: LocalImageStore, base: Image, text: str, *, layer: bytes | None 
     return run(commit(store, base, text, layer=layer))
 
 
-def test_a_step_is_there_before_the_disk_has_it(disk: StoreOnDisk, tmp_path: Path) -> None:
+def test_a_step_is_there_before_the_disk_has_it(
+    disk: StoreOnDisk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As a load is (silo.images.syncing): a daemon that is killed loses no step, a machine that goes down the last ones."""
 
     async def scenario() -> None:
         store = disk.open()
         (base,) = await store.load(chunks_of(base_archive(tmp_path)), ProgressLog())
         await store.finish_syncing()
+        slow_disk = threading.Event()
+        monkeypatch.setattr(syncing, "sync_file_system", lambda _: slow_disk.wait())
         one = await commit(store, base, "one", layer=MORE)
         store.tag(one.id, "named:1")
         assert [image.id for image in store.children(base.id)] == [one.id]
         rows = dict(disk.rows.items())
         assert rows[one.id].unsynced and not rows[base.id].unsynced
+        slow_disk.set()
         assert disk.open().get("named:1").id == one.id
         await store.finish_syncing()
         assert not dict(disk.rows.items())[one.id].unsynced

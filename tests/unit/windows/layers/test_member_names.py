@@ -6,18 +6,7 @@ import pytest
 
 from silo.errors import InvalidRequest
 from silo.model.windows_names import find_fault
-from silo.windows.layers import is_windows_layer
 from silo.windows.layers.member_names import Area, is_base_hive, parse_parent, split_member, split_stream
-
-
-@pytest.mark.parametrize("name", ["Files", "files/", "./Hives", "HIVES/Software_Delta", "UtilityVM/", "Files/a"])
-def test_windows_layers_begin_with_their_areas(name: str) -> None:
-    assert is_windows_layer(name)
-
-
-@pytest.mark.parametrize("name", ["", "etc/", "filesystem", "a/Files", ".wh.Files"])
-def test_others_do_not(name: str) -> None:
-    assert not is_windows_layer(name)
 
 
 def test_parents() -> None:
