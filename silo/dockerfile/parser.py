@@ -50,15 +50,21 @@ def parse_dockerfile(untrusted: bytes, *, name: str = "Dockerfile") -> Dockerfil
 
 def parse_trigger(untrusted: str, *, escape: str = BACKSLASH, name: str = "ONBUILD") -> Instruction:
     """One ONBUILD trigger, as an image's configuration holds it. Raises InvalidRequest."""
+    instruction = parse_instruction(untrusted, escape=escape, name=name)
+    _check_trigger(instruction)
+    return instruction
+
+
+def parse_instruction(untrusted: str, *, escape: str = BACKSLASH, name: str) -> Instruction:
+    """A text that is one instruction, called `name` in errors. Raises InvalidRequest."""
     text = decode_text(untrusted.encode("utf-8", "replace"), name=name)
     reader = SourceReader(text, name=name, escape=escape, has_directives=False)
     line = reader.read_line()
     if line is None:
-        raise mistake(name, "the trigger holds no instruction")
+        raise mistake(name, "it holds no instruction")
     instruction = _read_instruction(reader, line, name, Checks())
     if reader.read_line() is not None:
-        raise mistake(f"{name}:{reader.line}", "a trigger holds one instruction only")
-    _check_trigger(instruction)
+        raise mistake(f"{name}:{reader.line}", "it holds more than one instruction")
     return instruction
 
 

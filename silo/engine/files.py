@@ -128,11 +128,8 @@ class ContainerFiles:
         live = self._resolve(reference, "commit")
         record = live.record
         base = self._parts.image_of(record)
-        shell = base.config.shell or (
-            ("cmd", "/S", "/C") if record.personality is PersonalityName.WINDOWS else ("/bin/sh", "-c")
-        )
         config = config_changes or committed_config(record.config, base.config)
-        config = apply_instructions(config, changes, shell=shell)
+        config = apply_instructions(config, changes, windows=record.personality is PersonalityName.WINDOWS)
         await self._save(live)
         pausing = pause and record.state.status is Status.RUNNING
         if pausing:

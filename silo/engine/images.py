@@ -93,7 +93,7 @@ class Images:
         platform: str = "",
     ) -> Image:
         reference = f"{repo}:{tag or 'latest'}" if repo else ""
-        config = apply_instructions(ImageConfig(), changes, shell=("/bin/sh", "-c"))
+        config = apply_instructions(ImageConfig(), changes, windows=platform.lower().startswith("windows"))
         image = await self._store.import_rootfs(
             chunks, reference=reference, platform=platform, message=message, config=config
         )
