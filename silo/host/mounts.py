@@ -161,6 +161,10 @@ def overlay_layer(path: Path, user_namespace: int | None, place: Path | None) ->
         yield f"/proc/self/fd/{directory}"
 
 
+# A page, which is what mount(2) takes.
+_MOST_OPTIONS = 4096
+
+
 @contextlib.contextmanager
 def file_system_identity(uid: int, gid: int) -> Iterator[None]:
     """In this thread create files as another user while keeping every capability.
@@ -194,17 +198,32 @@ def mount_overlay(
 
     Without `upper` the overlay is read-only and needs two lowers at least.
     """
-    options = ["lowerdir=" + ":".join(text.replace("\\", "\\\\").replace(":", "\\:") for text in lowers)]
-    if upper:
-        options += [f"upperdir={upper}", f"workdir={work}"]
+    rest = [f"upperdir={upper}", f"workdir={work}"] if upper else []
     if volatile and upper:
-        options.append("volatile")
-    data = ",".join(options)
-    if len(data) >= 4096:
-        raise OSError(errno.E2BIG, "too many image layers for one overlay mount", str(target))
-    flags = MS_NODEV | (MS_RDONLY if read_only else 0)
-    with file_system_identity(owner, owner) if owner else contextlib.nullcontext():
-        mount("overlay", target, "overlay", flags, data)
+        rest.append("volatile")
+    with contextlib.ExitStack() as stack:
+        data = ",".join([_lower_option(lowers), *rest])
+        if len(data) >= _MOST_OPTIONS:
+            # many layers fit by descriptors, whose names are short
+            data = ",".join([_lower_option([stack.enter_context(_by_descriptor(path)) for path in lowers]), *rest])
+        if len(data) >= _MOST_OPTIONS:
+            raise OSError(errno.E2BIG, "too many image layers for one overlay mount", str(target))
+        flags = MS_NODEV | (MS_RDONLY if read_only else 0)
+        with file_system_identity(owner, owner) if owner else contextlib.nullcontext():
+            mount("overlay", target, "overlay", flags, data)
+
+
+def _lower_option(lowers: Sequence[str]) -> str:
+    return "lowerdir=" + ":".join(text.replace("\\", "\\\\").replace(":", "\\:") for text in lowers)
+
+
+@contextlib.contextmanager
+def _by_descriptor(path: str) -> Iterator[str]:
+    directory = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{directory}"
+    finally:
+        os.close(directory)
 
 
 def open_beneath(root: int | Path, path: str, flags: int = os.O_RDONLY) -> int:

@@ -22,7 +22,7 @@ from silo.host.durable import sync_file_system
 from silo.images.archive_in import ArchiveReader
 from silo.images.archive_out import choose_manifest, plan_archive, stream_archive
 from silo.images.blobs import BlobStore
-from silo.images.catalog import Catalog
+from silo.images.catalog import WINDOWS_TAG, Catalog
 from silo.images.feed import ProgressRelay, Stop, in_thread, next_batch, run_fed
 from silo.images.intake import Intake
 from silo.images.layers import LayerStore
@@ -131,6 +131,8 @@ class LocalImageStore:
 
     async def pull(self, request: PullRequest, progress: Progress) -> Image:
         reference = parse_reference(request.reference).with_default_tag()
+        if self._is_base_name(reference, request.platform) and self._bases.build is not None:
+            return await self._bases.build(progress)
         known = self._known_base(reference, request.platform)
         stop = Stop()
         relay = ProgressRelay(progress, stop)
@@ -147,6 +149,11 @@ class LocalImageStore:
             record = self._catalog.register(await in_thread(work, stop))
         self._syncer.follow()
         return self._image(record)
+
+    @staticmethod
+    def _is_base_name(reference: Reference, platform: str) -> bool:
+        """Silo's own name for its base: no registry is asked, whoever may have that name there."""
+        return reference.canonical == WINDOWS_TAG and parse_platform(platform).os in ("", "windows")
 
     def _known_base(self, reference: Reference, platform: str) -> KnownBase | None:
         """What needs no registry. Raises Unsupported for a base newer than Silo's, unless it is insisted on."""

@@ -65,6 +65,7 @@ class ProgressStream:
     async def run(self, work: Awaitable[T]) -> T:
         """Await `work` while sending its progress."""
         task = asyncio.ensure_future(work)
+        getter: asyncio.Future[dict[str, Any]] | None = None
         try:
             while not task.done():
                 getter = asyncio.ensure_future(self._queue.get())
@@ -78,6 +79,8 @@ class ProgressStream:
             await self._flush()
             return task.result()
         finally:
+            if getter is not None:
+                getter.cancel()
             if not task.done():
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)

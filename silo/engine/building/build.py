@@ -7,6 +7,8 @@ import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack
 
+import msgspec
+
 from silo.dockerfile.expansion import expand
 from silo.dockerfile.ignore import parse_ignore
 from silo.dockerfile.parser import parse_dockerfile
@@ -20,7 +22,7 @@ from silo.engine.building.request import BuildRequest
 from silo.engine.building.running import Runner
 from silo.engine.building.stage import StageBuilder, StageParts, short
 from silo.engine.building.stages import choose_stages, count_steps, find_stage, find_target
-from silo.engine.building.variables import Arguments, Scope, platform_arguments
+from silo.engine.building.variables import Arguments, Scope, platform_arguments, target_arguments
 from silo.engine.ports import Personality
 from silo.errors import ImageNotFound, InvalidRequest, NotFound, SiloError, Unsupported
 from silo.model.build import SourceKind
@@ -203,12 +205,20 @@ class Build:
             image = self._stages[earlier.index].image
             inherited = self._stages[earlier.index].scope.declared
         elif source == SCRATCH:
-            image = await self._store.empty(platform or self._request.platform)
+            wanted = platform or self._request.platform
+            if wanted.lower().startswith("windows"):
+                raise InvalidRequest(
+                    "Windows images are not made FROM scratch: nothing would start without a base", hint="FROM windows"
+                )
+            image = await self._store.empty(wanted)
         else:
             image = await self._finder.find(source, platform or self._request.platform)
         await self._output.say(f" ---> {'' if source == SCRATCH else short(image.id)}\n")
         personality = self._personality_of(image)
         windows = personality.name is PersonalityName.WINDOWS
+        if not self._request.platform:
+            # what nobody chose is what the stage is for
+            arguments.platforms |= target_arguments(str(msgspec.structs.replace(image.platform, os_version="")))
 
         async def find_tree(word: str) -> tuple[SourceTree, Personality | None]:
             return (context, None) if not word else await self._tree_of(word, stage, dockerfile, stack)

@@ -23,17 +23,24 @@ _WINDOWS_PATH = "c:\\Windows\\System32;c:\\Windows"
 
 def platform_arguments(build_platform: str, target_platform: str) -> dict[str, str]:
     """The platform ARGs; a platform is `os/architecture[/variant]`."""
-    found: dict[str, str] = {}
-    for prefix, platform in (("BUILD", build_platform), ("TARGET", target_platform)):
-        os_name, _, rest = platform.partition(":")[0].partition("/")
-        architecture, _, variant = rest.partition("/")
-        found |= {
-            f"{prefix}PLATFORM": platform.partition(":")[0],
-            f"{prefix}OS": os_name,
-            f"{prefix}ARCH": architecture,
-            f"{prefix}VARIANT": variant,
-        }
-    return found
+    return _arguments("BUILD", build_platform) | target_arguments(target_platform)
+
+
+def target_arguments(platform: str) -> dict[str, str]:
+    """TARGETPLATFORM and its parts."""
+    return _arguments("TARGET", platform)
+
+
+def _arguments(prefix: str, platform: str) -> dict[str, str]:
+    os_name, _, rest = platform.partition(":")[0].partition("/")
+    architecture, _, variant = rest.partition("/")
+    architecture = architecture or "amd64"
+    return {
+        f"{prefix}PLATFORM": "/".join(part for part in (os_name, architecture, variant) if part),
+        f"{prefix}OS": os_name,
+        f"{prefix}ARCH": architecture,
+        f"{prefix}VARIANT": variant,
+    }
 
 
 class Arguments:

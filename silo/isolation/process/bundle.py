@@ -17,6 +17,7 @@ import msgspec
 
 from silo.errors import HostError, InvalidRequest
 from silo.host import mounts
+from silo.host.durable import host_error
 from silo.isolation.bind_sources import clone_source
 from silo.isolation.process.record import Paths
 from silo.isolation.run_files import write_private
@@ -187,7 +188,11 @@ def _is_device(path: Path) -> bool:
 
 
 def write_spec(bundle: Path, spec: Json) -> None:
-    write_private(bundle / "config.json", msgspec.json.encode(spec))
+    """Raises NoSpace, HostError."""
+    try:
+        write_private(bundle / "config.json", msgspec.json.encode(spec))
+    except OSError as error:
+        raise host_error(error, "cannot write what crun is to run") from error
 
 
 def remove_bundle(paths: Paths, container_id: str) -> None:

@@ -74,7 +74,11 @@ class WarmSilos:
             return
         if recipe != self._recipe:
             self._recipe = recipe
-            run_files.save(self._recipe_file, recipe)
+            try:
+                run_files.save(self._recipe_file, recipe)
+            except OSError as error:
+                # the next daemon has to learn it again; a container's start does not fail for that
+                log.warning("the recipe of warm silos cannot be remembered: %s", error)
         self._fill(_REFILL_DELAY_S)
 
     def take(self, plan: ContainerPlan) -> Live | None:
