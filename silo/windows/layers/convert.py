@@ -5,9 +5,10 @@ Taken are `C:\\` and the registry; the Linux half of a silo is no part of a Wind
 
 Decisions:
 - Windows knows no opaque directories. One is written as whiteouts of what the layers below have in it and this one has not.
+- Every name comes once, whatever its case: what was deleted and made again in another has no whiteout, but what was in it has.
 - Properties come with a changed file as attributes (silo/windows/layers/keeping.py). A directory or link that lacks them, because
   its writer does not tell them, has those that the layers below know.
-- Links come after all files, since a link to a directory says that it is one; whiteouts of opaque directories after them.
+- Links come after all files, since a link to a directory says that it is one; whiteouts after them.
 """
 
 from __future__ import annotations
@@ -97,6 +98,11 @@ class _Conversion:
         self._opaque: list[str] = []
         self._filled: set[str] = set()
         """fold(directory) of those that something came in."""
+        self._spellings: dict[str, str] = {}
+        """fold(directory) → how this layer spells it."""
+        self._whiteouts: list[str] = []
+        self._own: set[int] = set()
+        """Hashes of fold(path) of all that this layer has."""
         self._names_in: dict[str, set[str]] = {}
         """fold(directory) → fold(names) that this layer has in it: of opaque directories and what is in them."""
 
@@ -110,6 +116,8 @@ class _Conversion:
         for link in self._links.values():
             yield from self._parents(link.path)
             yield from self._symbolic(link)
+        for path in self._whiteouts:
+            yield from self._gone(path, path)
         for path in self._opaque:
             yield from self._hidden(path)
         yield from self._profiles()
@@ -147,7 +155,12 @@ class _Conversion:
         path = place[len(DRIVE) + 1 :]
         directory, _, name = path.rpartition("/")
         if name.startswith(member_names.WHITEOUT):
-            yield from self._whiteout(directory, name)
+            self._whiteout(directory, name)
+            return
+        if ":" in path:
+            self._warn(
+                f"C:\\{path} has a colon in its name, as a data stream has, and is left out: Wine makes files of those"
+            )
             return
         for part in path.split("/") if path else ():
             member_names.check_name(part)
@@ -177,7 +190,7 @@ class _Conversion:
             raise InvalidRequest(f"more than {_MAXIMUM_REGISTRY_FILES} registry files changed")
         self._registry[name] = self._reader.read(_MAXIMUM_REGISTRY_BYTES)
 
-    def _whiteout(self, directory: str, name: str) -> Iterator[LayerMember]:
+    def _whiteout(self, directory: str, name: str) -> None:
         if name == member_names.OPAQUE:
             key = fold(directory)
             if key in self._filled:
@@ -189,12 +202,24 @@ class _Conversion:
         hidden = name.removeprefix(member_names.WHITEOUT)
         path = f"{directory}/{hidden}" if directory else hidden
         if not name.startswith(member_names.HOUSEKEEPING) and self._stack.find(path) is not None:
-            yield from self._parents(path)
-            yield LayerMember(path=path, kind=MemberKind.WHITEOUT)
+            self._whiteouts.append(path)
+
+    def _gone(self, path: str, shown: str) -> Iterator[LayerMember]:
+        """A whiteout of what the layers below have at a path, `shown` as this layer spells it. Where this layer has that name in
+        another case, which to Windows is the same name, whiteouts of what was in it."""
+        if hash(fold(path)) not in self._own:
+            yield from self._parents(shown)
+            yield LayerMember(path=shown, kind=MemberKind.WHITEOUT)
+            return
+        directory = self._spellings.get(fold(path))
+        listing = self._stack.listing(path) if directory is not None else None
+        for name in sorted(listing.names) if listing is not None else ():
+            yield from self._gone(f"{path}/{name}", f"{directory}/{name}")
 
     def _note(self, directory: str, name: str) -> None:
         if not name:
             return
+        self._own.add(hash(fold(f"{directory}/{name}" if directory else name)))
         self._filled.add(fold(directory))
         names = self._names_in.get(fold(directory))
         if names is not None:
@@ -208,13 +233,17 @@ class _Conversion:
         for count in range(len(parts)):
             parent = "/".join(parts[:count])
             if parent not in self._directories:
-                self._directories.add(parent)
+                self._add_directory(parent)
                 yield self._known_directory(parent)
+
+    def _add_directory(self, path: str) -> None:
+        self._directories.add(path)
+        self._spellings.setdefault(fold(path), path)
 
     def _directory(self, path: str, entry: TarEntry) -> Iterator[LayerMember]:
         if path in self._directories:
             return  # it came as somebody's parent: Windows takes every name once
-        self._directories.add(path)
+        self._add_directory(path)
         if path and fold(path.rpartition("/")[0]) in self._names_in:
             self._names_in.setdefault(fold(path), set())
         attributes = _attributes(entry)
