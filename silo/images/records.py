@@ -153,6 +153,7 @@ def build_image(record: ImageRecord, places: _Places) -> Image:
         comment=record.comment,
         layers=record.diff_ids,
         layer_paths=tuple(places.layer_path(layer.place) for layer in record.stack),
+        layer_sizes=tuple(layer.size_bytes for layer in record.stack),
         size_bytes=sum(layer.size_bytes for layer in record.stack),
         tags=familiar(record.tags),
         digests=familiar(record.digests),

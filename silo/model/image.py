@@ -82,6 +82,8 @@ class Image(msgspec.Struct, frozen=True, kw_only=True):
     comment: str = ""
     layers: tuple[str, ...] = ()
     layer_paths: tuple[Path, ...] = ()
+    layer_sizes: tuple[int, ...] = ()
+    """Bytes of the files in each of those."""
     size_bytes: int = 0
     tags: tuple[str, ...] = ()
     """Familiar references, such as `alpine:3.20`."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from contextlib import aclosing
 from typing import Any, cast
 
@@ -13,6 +15,7 @@ from silo.api.handlers.networks import encode_volume
 from silo.engine.engine import Engine
 from silo.engine.filters import parse_moment_ns
 from silo.errors import InvalidRequest
+from silo.model.image import Image
 
 _NO_CACHE = {"Cache-Control": "no-cache, no-store, must-revalidate", "Pragma": "no-cache"}
 _USAGE_TYPES = ("container", "image", "volume", "build-cache")
@@ -59,9 +62,11 @@ class SystemHandlers:
             for record in engine.containers.all():
                 users[record.image_id] = users.get(record.image_id, 0) + 1
             shown["LayersSize"] = usage.layers_bytes
+            images = engine.images.all(intermediate=False)
+            shared = _shared_bytes(images)
             shown["Images"] = [
-                encode_image_summary(image, containers=users.get(image.id, 0), shared_bytes=0)
-                for image in engine.images.all()
+                encode_image_summary(image, containers=users.get(image.id, 0), shared_bytes=shared[image.id])
+                for image in images
             ]
         if "container" in types:
             names = {network.id: network.name for network in engine.networks.all()}
@@ -84,3 +89,12 @@ class SystemHandlers:
         if "build-cache" in types:
             shown["BuildCache"] = []
         return reply_json(shown)
+
+
+def _shared_bytes(images: Sequence[Image]) -> dict[str, int]:
+    """By image, how much of it others have as well."""
+    users = Counter(path for image in images for path in set(image.layer_paths))
+    return {
+        image.id: sum(size for path, size in zip(image.layer_paths, image.layer_sizes, strict=False) if users[path] > 1)
+        for image in images
+    }

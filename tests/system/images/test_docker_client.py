@@ -120,3 +120,12 @@ def test_a_build_pulls_what_it_is_built_upon(docker: Docker, near_registry: Regi
     done = build.try_("-", stdin=f"FROM {near_registry.address}/team/none\n".encode())
     assert done.returncode == 1 and "Dockerfile:1: " in done.stderr
     docker("rmi", "-f", "pulled", reference)
+
+
+def test_what_images_share_is_counted_once(docker: Docker) -> None:
+    docker("run", "--name", "sharer", "busybox", "sh", "-c", "dd if=/dev/zero of=/more bs=1k count=100 2>/dev/null")
+    docker("commit", "sharer", "shared:1")
+    rows = {row["Type"]: row for row in map(json.loads, docker("system", "df", "--format", "json").splitlines())}
+    assert not rows["Images"]["Reclaimable"].startswith("-"), rows
+    docker("rm", "sharer")
+    docker("rmi", "shared:1")
