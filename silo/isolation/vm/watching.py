@@ -28,6 +28,7 @@ _LAST_OUTPUT_S = 5.0
 _RECONNECT_LIMIT_S = 10.0
 _SYNC_LIMIT_S = 60.0
 _PANIC = "Kernel panic"
+_PANIC_LINES = 400
 _CONSOLE_TAIL = 1500
 """Characters of the console that an error carries."""
 
@@ -125,8 +126,8 @@ class Watcher:
                 container.remap()
                 return
         words = vm.console.last_lines()
-        if _PANIC in words:
-            error = f"the virtual machine's kernel panicked:\n{words}"
+        if panic := _find_panic(vm.console.last_lines(_PANIC_LINES)):
+            error = f"the virtual machine's kernel panicked:\n{panic}"
         elif reason is not None:
             error = _with_console(f"the virtual machine was ended: {reason.brief}", words)
         else:
@@ -158,6 +159,12 @@ class Watcher:
         session.client.close()
         await vm.end()
         self.end(container, ExitRecord(exit_code=KILLED, finished_at=now(), error=error))
+
+
+def _find_panic(words: str) -> str:
+    """From the line that says why; the stack that follows may be longer than what is shown of a console elsewhere."""
+    at = words.find(_PANIC)
+    return words[words.rfind("\n", 0, at) + 1 :][:_CONSOLE_TAIL] if at >= 0 else ""
 
 
 def _with_console(error: str, words: str) -> str:

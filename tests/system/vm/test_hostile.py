@@ -81,7 +81,7 @@ def machines(docker: Docker) -> list[int]:
     return [int(word) for group in groups_of(docker) for word in (group / "cgroup.procs").read_text().split()]
 
 
-def until(condition: Callable[[], bool], otherwise: Callable[[], str] = str, timeout_s: float = 40) -> None:
+def until(condition: Callable[[], bool], otherwise: Callable[[], str] = str, timeout_s: float = 80) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline, otherwise()
@@ -92,7 +92,7 @@ def attack(docker: Docker, script: str, *flags: str) -> None:
     docker("run", "-d", "--name", HOSTILE, "--privileged", *flags, "busybox", "sh", "-c", script)
 
 
-def ended(docker: Docker, timeout_s: float = 40) -> dict[str, object]:
+def ended(docker: Docker, timeout_s: float = 80) -> dict[str, object]:
     """The hostile container's state, once it has ended."""
     until(lambda: not docker.inspect(HOSTILE)["State"]["Running"], lambda: docker("logs", HOSTILE), timeout_s)
     state: dict[str, object] = docker.inspect(HOSTILE)["State"]
@@ -210,7 +210,7 @@ def test_nonsense_on_the_agents_port(docker: Docker, nonsense: str) -> None:
 def test_a_full_disk_is_full_inside_alone(docker: Docker) -> None:
     free = os.statvfs(docker.silod.data_root).f_bavail
     attack(docker, "dd if=/dev/zero of=/big bs=1M; echo code $?; touch /more || true; sleep 1000")
-    until(lambda: "code" in docker("logs", HOSTILE), timeout_s=50)
+    until(lambda: "code" in docker("logs", HOSTILE), timeout_s=120)
     done = docker.try_("logs", HOSTILE)
     assert "No space left" in done.stderr and "code 1" in done.stdout
     assert (free - os.statvfs(docker.silod.data_root).f_bavail) * os.statvfs("/").f_frsize < 2 * GIBIBYTE

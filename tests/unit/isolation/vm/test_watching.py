@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from silo.isolation.vm.container import VmContainer
-from silo.isolation.vm.watching import Watcher, load_exit
+from silo.isolation.vm.watching import Watcher, _find_panic, load_exit
 from silo.model.exit_codes import KILLED
 
 
@@ -73,3 +73,11 @@ def test_a_machine_that_goes_while_it_is_watched_is_told(tmp_path: Path) -> None
 def test_one_that_stays_is_not(tmp_path: Path) -> None:
     container, listener = watched(tmp_path, connected=True)
     assert listener.ends == [] and container.exit is None
+
+
+def test_a_panic_is_found_before_a_long_stack() -> None:
+    stack = "\n".join(f"[ 4.8{number}]  ? __rb_insert_augmented+0x{number:x}/0x2a0" for number in range(100))
+    words = f"[ 4.7] sysrq: Trigger a crash\n[ 4.8] Kernel panic - not syncing: sysrq triggered crash\n{stack}"
+    found = _find_panic(words)
+    assert found.startswith("[ 4.8] Kernel panic - not syncing: sysrq triggered crash\n") and len(found) <= 1500
+    assert _find_panic(stack) == ""
