@@ -133,7 +133,7 @@ class ContainerFiles:
         await self._save(live)
         pausing = pause and record.state.status is Status.RUNNING
         if pausing:
-            await self._lifecycle.pause(live)
+            await self._lifecycle.pause(live, held=True)
         try:
             async with self._open(live) as files:
                 image = await self._parts.images.commit(

@@ -267,10 +267,13 @@ class Lifecycle:
             live.restarting = False
         self.publish(live, "restart")
 
-    async def pause(self, live: Live) -> None:
+    async def pause(self, live: Live, *, held: bool = False) -> None:
+        """`held`: for a moment and not by a user; should the daemon die meanwhile, the next one lets it go on."""
         async with live.lock:
             if live.record.state.status is not Status.RUNNING:
                 raise Conflict(f"container {live.name} is {live.record.state.status}, not running")
+            if held:
+                self._roster.set_state(live, held=True)
             await self._parts.runtime(live.record.isolation).pause(live.id)
             self._roster.set_state(live, status=Status.PAUSED)
         self.publish(live, "pause")
@@ -280,8 +283,15 @@ class Lifecycle:
             if live.record.state.status is not Status.PAUSED:
                 raise Conflict(f"Container {live.name} is not paused")
             await self._parts.runtime(live.record.isolation).unpause(live.id)
-            self._roster.set_state(live, status=Status.RUNNING)
+            self._roster.set_state(live, status=Status.RUNNING, held=False)
         self.publish(live, "unpause")
+
+    async def let_go(self, live: Live) -> None:
+        """After a daemon's death: what it had paused for a moment goes on."""
+        if live.record.state.status is Status.PAUSED:
+            await self.unpause(live)
+        else:
+            self._roster.set_state(live, held=False)
 
     # Removal
 

@@ -77,6 +77,8 @@ async def _resume(parts: Parts, lifecycle: Lifecycle, live: Live, alive: set[Liv
                 if not live.gone:
                     await lifecycle.delete(live, volumes=live.record.config.auto_remove)
         elif live in alive:
+            if state.held:
+                await lifecycle.let_go(live)
             lifecycle.resume_health(live)
         elif state.status is Status.RESTARTING:
             lifecycle.resume_restart(live)

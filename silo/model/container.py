@@ -210,6 +210,8 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     stopped_by_user: bool = False
     """A restart policy does not bring such a container back (unless-stopped: not even after a daemon start)."""
     health: Health | None = None
+    held: bool = False
+    """Paused by the daemon for a moment, while it reads the files: goes on whatever becomes of the daemon."""
 
 
 class ContainerRecord(msgspec.Struct, frozen=True, kw_only=True):

@@ -485,3 +485,21 @@ def test_why_a_runtime_could_not_be_opened_is_told_whatever_closing_it_says() ->
             await bench.engine.open()
 
     asyncio.run(whole())
+
+
+@pytest.mark.parametrize(("held", "expected"), [(True, Status.RUNNING), (False, Status.PAUSED)])
+def test_what_a_dead_daemon_had_paused_for_a_moment_goes_on(held: bool, expected: Status) -> None:
+    """A commit pauses its container; one that a user has paused stays so."""
+
+    async def body(bench: Bench) -> None:
+        container = await create(bench, "box")
+        await bench.engine.containers.start(container)
+        live = bench.engine.containers._roster.resolve(container)
+        await bench.engine.containers._lifecycle.pause(live, held=held)
+        bench.restart_daemon()
+        bench.runtime.found[container] = RuntimeState(id=container, pid=7, paused=True)
+        await bench.engine.open()
+        state = bench.engine.containers._roster.resolve(container).record.state
+        assert (state.status, state.held) == (expected, False)
+
+    scenario(body)

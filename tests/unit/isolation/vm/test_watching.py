@@ -30,7 +30,7 @@ def container_of(directory: Path, *, connected: bool) -> VmContainer:
 
     async def ended() -> None: ...
 
-    machine = SimpleNamespace(alive=False, console=SimpleNamespace(last_lines=lambda: "last words"), end=ended)
+    machine = SimpleNamespace(alive=False, console=SimpleNamespace(last_lines=lambda count=40: "last words"), end=ended)
     client = SimpleNamespace(is_connected=connected, close=lambda: None)
     session = SimpleNamespace(client=client, vm=machine, on_lost=None)
     plan = SimpleNamespace(id="c" * 64, directory=directory)
