@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import ipaddress
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -218,10 +219,15 @@ def explain_failure(error: CommandFailed, reference: Reference, *, pushing: bool
     return HostError(f"cannot {'push' if pushing else 'pull'} {reference.familiar}", details=details)
 
 
+# skopeo puts it before whatever a registry's first answer was
+_IMAGE_NAME = re.compile(r'^Error parsing image name "[^"]*": ')
+
+
 def _message(stderr: str) -> str:
     """The msg field of skopeo's last fatal log line, or the tail of what it wrote."""
     lines = [line for line in stderr.strip().splitlines() if line.strip()]
     for line in reversed(lines):
         if "level=fatal" in line and 'msg="' in line:
-            return line.partition('msg="')[2].removesuffix('"').replace('\\"', '"')[:1000]
+            text = line.partition('msg="')[2].removesuffix('"').replace('\\"', '"')
+            return _IMAGE_NAME.sub("", text)[:1000]
     return " ".join(lines)[-1000:]

@@ -126,3 +126,9 @@ def test_failures_of_a_push() -> None:
     )
     error = explain_failure(failed, REFERENCE, pushing=True)
     assert isinstance(error, AccessDenied) and error.hint == "docker login"
+
+
+def test_what_skopeo_calls_a_name_is_not_told_as_the_cause() -> None:
+    message = r"Error parsing image name \"docker://r.example/a:1\": pinging container registry r.example: dial tcp: no such host"
+    error = explain_failure(CommandFailed(("skopeo",), 1, FATAL.format(message)), REFERENCE, pushing=False)
+    assert isinstance(error, Unavailable) and error.details.startswith("pinging container registry")
