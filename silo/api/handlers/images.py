@@ -62,6 +62,9 @@ class ImageHandlers:
         name, tag = call.text("fromImage"), call.text("tag")
         if not name:
             raise InvalidRequest("the image is missing", hint="fromImage=name&tag=tag")
+        if not tag and "@" not in name and ":" not in name.rpartition("/")[2]:
+            # to Docker that is every tag of the repository
+            raise Unsupported("pulling all tags of a repository is not supported", hint="name the tag")
         reference = _join(name, tag)
         auth = parse_registry_auth(call.headers)
         request = PullRequest(

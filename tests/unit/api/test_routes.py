@@ -422,12 +422,14 @@ def test_pull_and_push_stream_progress_and_errors() -> None:
         digest = "sha256:" + "4" * 64
         await site.call("POST", f"/images/create?fromImage=bb&tag={digest}")
         assert site.bench.images.pulled[-1].reference == f"bb@{digest}"
-        lines = (await site.call("POST", "/images/create?fromImage=missing")).lines()
+        lines = (await site.call("POST", "/images/create?fromImage=missing:1")).lines()
         assert lines[-1]["error"] == lines[-1]["errorDetail"]["message"] and "missing" in lines[-1]["error"]
         lines = (await site.call("POST", "/images/bb/push?tag=latest", headers=auth)).lines()
         assert lines[-1]["aux"]["Digest"] == "sha256:" + "3" * 64
         assert (await site.call("POST", "/images/create")).status == 400
-        assert (await site.call("POST", "/images/create?fromImage=a", headers={"X-Registry-Auth": "%"})).status == 400
+        assert (await site.call("POST", "/images/create?fromImage=a:1", headers={"X-Registry-Auth": "%"})).status == 400
+        every = await site.call("POST", "/images/create?fromImage=reg:5000/a")
+        assert every.status == 501 and "all tags" in every.message
 
     run(work)
 
@@ -586,7 +588,7 @@ def test_an_error_of_the_host_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
             raise ToolMissing("skopeo")
 
         monkeypatch.setattr(site.bench.images, "pull", fail)
-        lines = (await site.call("POST", "/images/create?fromImage=x")).lines()
+        lines = (await site.call("POST", "/images/create?fromImage=x:1")).lines()
         assert "apt-get install skopeo" in lines[-1]["error"]
 
     run(work)
