@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from silo.dockerfile.expansion import expand
+from silo.dockerfile.expansion import EXPANDED, expand
 from silo.dockerfile.options import parse_path
 from silo.dockerfile.parser import parse_instruction
 from silo.engine.building.metadata import Editor, join_directory
@@ -22,6 +22,12 @@ _CHANGES = frozenset(
     ("CMD", "ENTRYPOINT", "ENV", "EXPOSE", "HEALTHCHECK", "LABEL", "ONBUILD", "STOPSIGNAL", "USER", "VOLUME", "WORKDIR")
 )
 _NAME = "--change"
+
+
+def _single_backslashes(text: str) -> str:
+    """Docker's escape character here is the backslash, so that its users write two; JSON has rules of its own."""
+    name, _, rest = text.strip().partition(" ")
+    return text if name.upper() not in EXPANDED or rest.lstrip().startswith("[") else text.replace("\\\\", "\\")
 
 
 def join_windows_directory(current: str, path: str) -> str:
@@ -37,6 +43,8 @@ def apply_instructions(config: ImageConfig, instructions: Iterable[str], *, wind
     scope = Scope(Arguments({}, {}, escape=escape), windows=windows)
     editor = Editor(scope, windows=windows, escape=escape)
     for text in instructions:
+        if windows:
+            text = _single_backslashes(text)
         instruction = parse_instruction(text, escape=escape, name=_NAME)
         if instruction.name not in _CHANGES:
             raise InvalidRequest(f"{instruction.name} is not a valid change command", hint=", ".join(sorted(_CHANGES)))

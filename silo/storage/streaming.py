@@ -15,10 +15,19 @@ T = TypeVar("T")
 
 async def stream(pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
     """The generator's bytes in chunks of a good size; the generator runs in threads and is closed in the end."""
+    gathering: asyncio.Future[bytes] | None = None
     try:
-        while chunk := await asyncio.to_thread(_gather, pieces):
+        while True:
+            gathering = asyncio.ensure_future(asyncio.to_thread(_gather, pieces))
+            chunk = await asyncio.shield(gathering)
+            if not chunk:
+                break
             yield chunk
     finally:
+        if gathering is not None and not gathering.done():
+            # a caller that is cancelled waits for the thread: a generator that runs cannot be closed
+            await asyncio.wait([gathering])
+            gathering.exception()
         close = getattr(pieces, "close", None)
         if close is not None:
             await asyncio.shield(asyncio.to_thread(close))

@@ -58,6 +58,7 @@ def test_a_new_entrypoint_drops_the_arguments_of_the_old_one(changes: tuple[str,
     ("text", "field", "value"),
     [
         ("ENV Path=C:\\tools;%PATH%", "env", ("Path=C:\\tools;%PATH%",)),
+        ("ENV Path=C:\\\\tools;D:\\x", "env", ("Path=C:\\tools;D:\\x",)),
         ("WORKDIR C:\\app", "working_dir", "C:\\app"),
         ("WORKDIR below", "working_dir", "C:\\start\\below"),
         ("CMD echo %A% & ver", "cmd", ("cmd /S /C echo %A% & ver",)),
