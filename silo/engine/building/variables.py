@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from silo.dockerfile.expansion import expand
+from silo.dockerfile.options import parse_arguments
 from silo.dockerfile.syntax import Instruction
 
 PREDEFINED = frozenset(
@@ -55,8 +56,8 @@ class Arguments:
 
     def declare_global(self, instruction: Instruction) -> None:
         """An ARG before the first FROM. Raises InvalidRequest."""
-        for word in instruction.words:
-            name, value = self._value(word, instruction, self.for_from())
+        for argument in parse_arguments(instruction):
+            name, value = self._value(argument, instruction, self.for_from())
             if value is not None:
                 self._global[name] = value
 
@@ -65,26 +66,35 @@ class Arguments:
         return {**self.platforms, **self._global}
 
     def value_in_stage(
-        self, word: str, instruction: Instruction, variables: Mapping[str, str], *, ignore_case: bool
+        self,
+        argument: tuple[str, str | None],
+        instruction: Instruction,
+        variables: Mapping[str, str],
+        *,
+        ignore_case: bool,
     ) -> tuple[str, str | None]:
         """(name, value or None) of `ARG NAME[=default]` in a stage."""
-        name, value = self._value(word, instruction, variables, ignore_case=ignore_case)
+        name, value = self._value(argument, instruction, variables, ignore_case=ignore_case)
         if value is None:
             value = self._global.get(name, self.platforms.get(name))
         return name, value
 
     def _value(
-        self, word: str, instruction: Instruction, variables: Mapping[str, str], *, ignore_case: bool = False
+        self,
+        argument: tuple[str, str | None],
+        instruction: Instruction,
+        variables: Mapping[str, str],
+        *,
+        ignore_case: bool = False,
     ) -> tuple[str, str | None]:
         def filled(text: str) -> str:
             return expand(text, variables, escape=self.escape, ignore_case=ignore_case, where=instruction.where)
 
-        name, equals, default = word.partition("=")
-        name = filled(name)
+        name, default = filled(argument[0]), argument[1]
         if name in self.given:
             self._used.add(name)
             return name, self.given[name]
-        return name, filled(default) if equals else None
+        return name, None if default is None else filled(default)
 
     def predefined(self) -> dict[str, str]:
         """What RUN sees without a declaration."""
@@ -109,9 +119,9 @@ class Scope:
 
     def declare(self, instruction: Instruction, env: Iterable[str]) -> None:
         """An ARG. Raises InvalidRequest."""
-        for word in instruction.words:
+        for argument in parse_arguments(instruction):
             name, value = self._arguments.value_in_stage(
-                word, instruction, self.variables(env), ignore_case=self._windows
+                argument, instruction, self.variables(env), ignore_case=self._windows
             )
             if value is not None:
                 self.declared[name] = value
