@@ -113,7 +113,7 @@ DWORD ensure_directory(const WCHAR *directory);
 /* --- program.c */
 struct program {
     struct program *next;
-    LONG references;
+    LONG references, signals; /* `signals`: being served */
     uint32_t flags;
     DWORD pid;
     HANDLE process, job, thread; /* `thread`: of one that is made suspended */

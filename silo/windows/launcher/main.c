@@ -42,15 +42,17 @@ BOOL same_text(const WCHAR *one, const WCHAR *other, size_t length)
 static void serve_signal(int socket, struct message *request)
 {
     DWORD pid = take_u32(request), event = take_u32(request), error = ERROR_INVALID_PARAMETER;
-    struct program *program;
+    struct program *program = NULL;
 
     if (!request->broken) {
         program = find_program(pid);
+        if (program) InterlockedIncrement(&program->signals);
         error = program ? send_event(program, event) : ERROR_NOT_FOUND;
-        release_program(program);
     }
     if (error) answer_failed(socket, error, L"SIGNAL");
     else answer_ok(socket);
+    if (program) InterlockedDecrement(&program->signals);
+    release_program(program);
 }
 
 static void serve_resize(int socket, struct message *request)

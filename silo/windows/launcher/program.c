@@ -1,6 +1,8 @@
 /* A program's life: started as the request says, waited for, its end reported. */
 #include "launcher.h"
 
+enum { ANSWER_PATIENCE_MS = 1000 };
+
 struct run_request {
     uint32_t flags;
     uint16_t columns, rows;
@@ -175,6 +177,12 @@ static DWORD start_program(struct program *program, const struct run_request *ru
     return error;
 }
 
+/* Whoever ended the main program hears that it was done, before the silo goes with it. */
+static void await_answers(struct program *program)
+{
+    for (int tries = 0; tries < ANSWER_PATIENCE_MS && InterlockedCompareExchange(&program->signals, 0, 0); tries++) Sleep(1);
+}
+
 static void wait_for_end(struct program *program, int socket)
 {
     DWORD code = 0;
@@ -188,7 +196,9 @@ static void wait_for_end(struct program *program, int socket)
     drain_output(&program->output);
     drain_output(&program->error);
     answer_number(socket, EXITED, code);
-    if (program->flags & RUN_MAIN) end_silo(code, !(program->flags & RUN_NO_FLUSH));
+    if (!(program->flags & RUN_MAIN)) return;
+    await_answers(program);
+    end_silo(code, !(program->flags & RUN_NO_FLUSH));
 }
 
 /* The descriptors of a request: those passed with it, or the container's own, which can be used once. */

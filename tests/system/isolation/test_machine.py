@@ -146,4 +146,5 @@ def own_groups(pid: int) -> list[str]:
 
 def _files(group: str) -> list[Path]:
     wanted = ("memory.max", "memory.limit_in_bytes", "pids.max", "cpu.max", "cpu.cfs_quota_us")
-    return [path for name in wanted for path in Path("/sys/fs/cgroup").glob(f"**/{group}/{name}")]
+    hierarchies = (Path("/sys/fs/cgroup"), *Path("/sys/fs/cgroup").iterdir())
+    return [path for root in hierarchies for name in wanted if (path := root / group / name).exists()]

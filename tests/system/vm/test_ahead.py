@@ -42,13 +42,22 @@ def docker(session: Docker) -> Iterator[Docker]:
 
 
 def waiting(docker: Docker, *options: str, words: tuple[str, ...] = ("true",)) -> int:
-    """The pid of the one machine that waits for a container with these options."""
+    """The pid of the one machine that waits for a container with these options.
+
+    It is none of before: that run took what waited for its like, and what waited for another makes room.
+    """
+    before = set(machines(docker))
     taken = {docker.inspect(name)["State"]["Pid"] for name in docker("ps", "-q").split()}
     docker("run", "--rm", *options, "busybox", *words)
-    ready = lambda: set(machines(docker)) - taken  # noqa: E731
-    until(lambda: len(ready()) == 1 and stands_still(ready()), lambda: f"{machines(docker)} beside {taken}", 60)
-    (pid,) = ready()
-    return pid
+    found: set[int] = set()
+
+    def is_ready() -> bool:
+        found.clear()
+        found.update(set(machines(docker)) - taken)
+        return len(found) == 1 and not found & before and stands_still(found)
+
+    until(is_ready, lambda: f"{machines(docker)} beside {taken}, {before} before", 60)
+    return found.pop()
 
 
 def stands_still(pids: set[int]) -> bool:

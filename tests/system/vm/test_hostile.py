@@ -62,7 +62,11 @@ def traces(docker: Docker, container_id: str) -> list[str]:
     A cgroup with a process in it cannot be removed: where there is no group there is no QEMU.
     """
     roots = (docker.silod.run_root, docker.silod.data_root)
-    found = [str(path) for root in roots for path in root.rglob(f"*{container_id}*")]
+    # a walk that does not mind what goes away under it
+    walks = (
+        (Path(place), name) for root in roots for place, *both in os.walk(root) for names in both for name in names
+    )
+    found = [str(place / name) for place, name in walks if container_id in name]
     mounts = [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if container_id in line]
     groups = {path.name for path in groups_of(docker)}
     places = {path.name for path in (docker.silod.run_root / "vms").iterdir()}
