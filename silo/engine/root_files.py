@@ -74,7 +74,7 @@ class _StorageFiles:
                 yield chunk
 
     def layer(self) -> AsyncIterator[bytes]:
-        return self._storage.layer_tar(self._container_id)
+        return self._storage.layer_tar(self._container_id, self._image)
 
     async def _root(self) -> Path:
         if self._shown is None:

@@ -291,7 +291,7 @@ class Agent:
         return {}
 
     def _do_stat(self, _: Call, params: Params) -> Params:
-        from silo.guest.archives import describe_path
+        from silo.guest.paths import describe_path
 
         root = self._open_root(params)
         try:
@@ -307,11 +307,11 @@ class Agent:
         root = self._open_root(params)
         read, write = os.pipe2(os.O_CLOEXEC)
         self._streams.add_output(params["stream"], passing=True).attach(read)
-        writer = Writer(write, layer=bool(params.get("layer")), one_file_system=bool(params.get("one_file_system")))
+        out = Writer.of(write, params)
 
         def work() -> None:
             try:
-                writer.run(root, path, name)
+                out.run(root, path, name)
             finally:
                 os.close(write)
                 os.close(root)
@@ -327,12 +327,11 @@ class Agent:
         read, write = os.pipe2(os.O_CLOEXEC)
         self._streams.add_input(params["stream"], passing=True).attach(write)
         keep, refuse = bool(params.get("keep_owners", True)), bool(params.get("no_overwrite"))
-        reader = Reader(root, path, keep_owners=keep, no_overwrite=refuse)
 
         def work() -> None:
             try:
                 with open(read, "rb", buffering=0) as source:
-                    reader.run(source)
+                    Reader(root, path, keep_owners=keep, no_overwrite=refuse).run(source)
             finally:
                 os.close(root)
 

@@ -16,9 +16,9 @@ from typing import Any, BinaryIO
 
 from silo.guest.failures import Refused
 from silo.guest.kernel import open_in_root
+from silo.guest.paths import join, names_in, resolve_path
 from silo.guest.places import open_parent
 from silo.model.leftovers import is_leftover
-from silo.model.windows_paths import is_on_drive, resolve_case
 from silo.model.windows_spelling import Spelling, entry_place
 
 _COPY_BYTES = 262144
@@ -27,85 +27,31 @@ _GONE = frozenset({errno.ENOENT, errno.ESTALE, errno.ELOOP, errno.ENOTDIR, errno
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _XATTR = "SCHILY.xattr."
 _OPAQUE = "trusted.overlay.opaque"
-
-
-def resolve_path(root: int, path: str) -> str:
-    """The path without links, relative to the root. The last component is followed only where the path ends in `/` or `/.`, and
-    must then be a directory, as in `docker cp`. On a Windows drive names are found without case."""
-    clean = os.path.normpath("/" + path).strip("/")
-    if is_on_drive("/" + clean):
-        clean = resolve_case("/" + clean, lambda directory: _names(root, directory)).strip("/")
-    if path.endswith(("/", "/.")):
-        return _real_path(root, clean, os.O_DIRECTORY)
-    parent, _, name = clean.rpartition("/")
-    return _join(_real_path(root, parent, os.O_DIRECTORY), name)
-
-
-def _names(root: int, directory: str) -> list[str]:
-    try:
-        descriptor = open_in_root(root, directory, os.O_RDONLY | os.O_DIRECTORY)
-    except OSError:
-        return []
-    try:
-        return os.listdir(descriptor)  # noqa: PTH208 - pathlib is not imported here
-    finally:
-        os.close(descriptor)
-
-
-def _real_path(root: int, path: str, flags: int) -> str:
-    """Where the kernel ends up, as /proc tells it of the opened descriptor and of the root's."""
-    descriptor = open_in_root(root, path, os.O_PATH | flags)
-    try:
-        found, top = (os.readlink(f"/proc/self/fd/{number}") for number in (descriptor, root))  # noqa: PTH115
-    finally:
-        os.close(descriptor)
-    if found == top:
-        return ""
-    above = top if top.endswith("/") else f"{top}/"
-    if not found.startswith(above):
-        raise Refused("invalid", f"the place of {path!r} cannot be told")
-    return found.removeprefix(above)
-
-
-def describe_path(root: int, path: str) -> dict[str, Any]:
-    """lstat, and where a link leads: its text, and the place and status of what it means beneath the root."""
-    path = resolve_path(root, path)
-    parent, name = open_parent(root, path)
-    try:
-        status = os.stat(name, dir_fd=parent, follow_symlinks=False)
-        answer = {
-            "name": path.rstrip("/").rpartition("/")[2] or "/",
-            "mode": status.st_mode,
-            "size": status.st_size,
-            "mtime_ns": status.st_mtime_ns,
-            "uid": status.st_uid,
-            "gid": status.st_gid,
-            "link": "",
-            "target": "",
-            "target_mode": 0,
-        }
-        if stat.S_ISLNK(status.st_mode):
-            link = os.readlink(name, dir_fd=parent)
-            above = path.rpartition("/")[0]
-            answer["link"], answer["target"] = link, os.path.normpath(link if link[:1] == "/" else f"/{above}/{link}")
-            with contextlib.suppress(OSError, Refused):
-                answer["target"] = "/" + _real_path(root, path, 0)
-                target = open_in_root(root, path, os.O_PATH)
-                answer["target_mode"] = os.fstat(target).st_mode
-                os.close(target)
-        return answer
-    finally:
-        os.close(parent)
+_REDIRECT = "trusted.overlay.redirect"
 
 
 class Writer:
-    """One tree into a pipe. `layer`: whiteouts as OCI layers have them; `one_file_system`: mount points go in empty."""
+    """One tree into a pipe. `layer`: whiteouts as OCI layers have them; `one_file_system`: mount points go in empty.
 
-    def __init__(self, target: int, *, layer: bool, one_file_system: bool) -> None:
+    `whole`: the overlay whose upper directory a layer is written from, and `lower`, what lies below it. A layer cannot say that a
+    directory was moved, and the upper directory does not show what is in it: that comes last, from there.
+    """
+
+    def __init__(self, target: int, *, layer: bool, one_file_system: bool, whole: str = "", lower: str = "") -> None:
         self._target = target
         self._layer = layer
         self._one_file_system = one_file_system
         self._first_names: dict[tuple[int, int], str] = {}
+        self._whole = whole
+        self._lower = lower
+        self._moved: list[str] = []
+
+    @classmethod
+    def of(cls, target: int, params: dict[str, Any]) -> Writer:
+        """As a request of the protocol says."""
+        layer, one_file_system = bool(params.get("layer")), bool(params.get("one_file_system"))
+        whole, lower = str(params.get("whole", "")), str(params.get("lower", ""))
+        return cls(target, layer=layer, one_file_system=one_file_system, whole=whole, lower=lower)
 
     def run(self, root: int, path: str, name: str) -> None:
         """`name`: how the top entry is called; "" leaves it out, and its children are named by themselves."""
@@ -117,15 +63,28 @@ class Writer:
             if stat.S_ISDIR(status.st_mode):
                 top = os.open(leaf, _DIRECTORY, dir_fd=parent)
                 try:
-                    self._tree(top, name, status.st_dev)
+                    self._tree(top, name, status.st_dev, [""])
                 finally:
                     os.close(top)
         finally:
             os.close(parent)
+        if self._moved:
+            self._moved_trees(name)
         self._write(bytes(2 * tarfile.BLOCKSIZE))
 
-    def _tree(self, top: int, prefix: str, device: int) -> None:
-        pending = [""]
+    def _moved_trees(self, prefix: str) -> None:
+        if not self._whole:
+            raise Refused("invalid", f"{self._moved[0]!r} was moved, and `whole` is not given")
+        root = os.open(self._whole, _DIRECTORY)
+        try:
+            self._one_file_system = True
+            for directory in self._moved:
+                self._write_empty(join(prefix, directory, ".wh..wh..opq"))
+                self._tree(root, prefix, os.fstat(root).st_dev, [directory])
+        finally:
+            os.close(root)
+
+    def _tree(self, top: int, prefix: str, device: int, pending: list[str]) -> None:
         while pending:
             directory = pending.pop()
             try:
@@ -142,19 +101,35 @@ class Writer:
 
     def _directory(self, descriptor: int, directory: str, prefix: str, device: int) -> Iterator[str]:
         """The entries of a directory; yields the directories among them."""
-        if self._layer and _is_opaque(descriptor):
-            self._write_empty(_join(prefix, directory, ".wh..wh..opq"))
+        if self._layer and _attribute(descriptor, _REDIRECT):
+            self._moved.append(directory)
+            return
+        if self._layer and _attribute(descriptor, _OPAQUE) == b"y" and self._hides(directory):
+            self._write_empty(join(prefix, directory, ".wh..wh..opq"))
         for name in sorted(os.listdir(descriptor)):
             with contextlib.suppress(FileNotFoundError):
                 status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
-                if self._layer and is_leftover(_join("", directory, name), status):
+                if self._layer and is_leftover(join("", directory, name), status):
                     continue
                 if self._layer and stat.S_ISCHR(status.st_mode) and status.st_rdev == 0:
-                    self._write_empty(_join(prefix, directory, f".wh.{name}"))
+                    self._write_empty(join(prefix, directory, f".wh.{name}"))
                     continue
-                self._entry(_join(prefix, directory, name), descriptor, name, status)
+                self._entry(join(prefix, directory, name), descriptor, name, status)
                 if stat.S_ISDIR(status.st_mode) and (not self._one_file_system or status.st_dev == device):
-                    yield _join("", directory, name)
+                    yield join("", directory, name)
+
+    def _hides(self, directory: str) -> bool:
+        """overlayfs marks every directory that is made in one of the image."""
+        if not self._lower:
+            return True
+        root = os.open(self._lower, _DIRECTORY)
+        try:
+            os.close(open_in_root(root, directory, os.O_PATH | os.O_NOFOLLOW))
+        except OSError:
+            return False
+        finally:
+            os.close(root)
+        return True
 
     def _entry(self, shown: str, parent: int, name: str, status: os.stat_result) -> None:
         info = tarfile.TarInfo(shown)
@@ -232,15 +207,12 @@ def _encode(info: tarfile.TarInfo) -> bytes:
     return info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
 
 
-def _join(*parts: str) -> str:
-    return "/".join(part for part in parts if part).replace("//", "/")
-
-
-def _is_opaque(descriptor: int) -> bool:
+def _attribute(descriptor: int, name: str) -> bytes:
+    """Empty where there is none."""
     try:
-        return os.getxattr(descriptor, _OPAQUE) == b"y"
+        return os.getxattr(descriptor, name)
     except OSError:
-        return False
+        return b""
 
 
 class _Header(tarfile.TarInfo):
@@ -261,7 +233,7 @@ class Reader:
         self._directory = directory
         self._keep_owners = keep_owners
         self._no_overwrite = no_overwrite
-        self._spelling = Spelling(lambda directory: _names(root, directory), self._exists)
+        self._spelling = Spelling(lambda directory: names_in(root, directory), self._exists)
 
     def run(self, source: BinaryIO) -> None:
         self._directory = resolve_path(self._root, self._directory.rstrip("/") + "/")
@@ -305,7 +277,7 @@ class Reader:
         top, name = entry_place(untrusted_name, self._directory)
         if "\0" in name or ".." in name.split("/"):
             raise Refused("archive", f"the archive's entry {untrusted_name!r} leads out of its directory")
-        return self._spelling.resolve(_join(top, *(part for part in name.split("/") if part not in ("", "."))))
+        return self._spelling.resolve(join(top, *(part for part in name.split("/") if part not in ("", "."))))
 
     def _exists(self, path: str) -> bool:
         try:

@@ -196,9 +196,10 @@ def mount_overlay(
 ) -> None:
     """Mount an overlay; `lowers` topmost first. `owner`: the host uid that the upper directory's uid 0 is mapped to.
 
-    Without `upper` the overlay is read-only and needs two lowers at least.
+    Without `upper` the overlay is read-only and needs two lowers at least. A directory of a lower layer can be renamed: it becomes
+    one that silo.host.overlay calls moved.
     """
-    rest = [f"upperdir={upper}", f"workdir={work}"] if upper else []
+    rest = [f"upperdir={upper}", f"workdir={work}", "redirect_dir=on"] if upper else ["redirect_dir=follow"]
     if volatile and upper:
         rest.append("volatile")
     with contextlib.ExitStack() as stack:

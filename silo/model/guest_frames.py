@@ -26,7 +26,7 @@ from silo.errors import GuestError
 PORT_NAME = "org.silo.agent.0"
 """Of the virtio-serial port between the two."""
 
-VERSION = 1
+VERSION = 2
 HEADER = struct.Struct("<IBI")
 OFFSET = struct.Struct("<Q")
 CREDIT_BODY = struct.Struct("<QQ")

@@ -15,10 +15,11 @@ from pathlib import Path
 
 from silo.engine.ports import FileChange
 from silo.host.beneath import Links, Root
-from silo.host.overlay import is_opaque, is_whiteout
+from silo.host.overlay import is_moved, is_opaque, is_whiteout
 from silo.model.leftovers import is_leftover
 from silo.model.windows_paths import PREFIX, REGISTRY_FILES, USER_REGISTRY_DIRECTORY, resolve_case, windows_path
 from silo.storage.failures import explained
+from silo.storage.views import Shown
 from silo.storage.whole_files import open_file
 
 MODIFIED = 0
@@ -36,6 +37,8 @@ class _Comparison:
     upper: Root
     lower: Root
     kinds: dict[str, int] = field(default_factory=dict)
+    moved: list[str] = field(default_factory=list)
+    """Directories whose contents the upper directory does not show."""
 
     def before(self, path: str) -> os.stat_result | None:
         """In the image; what lies behind a link there has a path of its own."""
@@ -55,28 +58,39 @@ class _Comparison:
             parent = parent.rpartition("/")[0]
 
 
-def find_changes(upper: Path, lower: Path, *, windows: bool, compare: CompareRegistry | None) -> tuple[FileChange, ...]:
-    """Changes in the order of paths. `lower` shows the image's layers as one. Blocks. Raises HostError."""
+def find_changes(
+    upper: Path, lower: Path, whole: Shown, *, windows: bool, compare: CompareRegistry | None
+) -> tuple[FileChange, ...]:
+    """Changes in the order of paths. `lower` shows the image's layers as one, `whole` what a moved directory has. Blocks.
+
+    Raises HostError.
+    """
     with explained("compare the container with its image"):
         with Root(upper, links=Links.REFUSE) as above, Root(lower, links=Links.REFUSE) as below:
             comparison = _Comparison(above, below)
-            _compare(comparison)
+            _compare(comparison, above, [("", False)])
+            if comparison.moved:
+                with whole() as path, Root(path, links=Links.REFUSE) as root:
+                    _compare(comparison, root, [(directory, True) for directory in comparison.moved])
             kinds = comparison.kinds
             if not windows:
                 return tuple(FileChange(kind=kinds[path], path=f"/{path}") for path in sorted(kinds))
             return (*_on_drive(_without_case(comparison)), *_in_registry(comparison, compare))
 
 
-def _compare(comparison: _Comparison) -> None:
-    pending = [("", False)]
+def _compare(comparison: _Comparison, root: Root, pending: list[tuple[str, bool]]) -> None:
+    """`pending`: directories beneath the root, and whether what lower layers have there is hidden."""
     while pending:
         directory, hidden = pending.pop()
         try:
-            descriptor = comparison.upper.open(directory or ".", os.O_RDONLY | os.O_DIRECTORY)
+            descriptor = root.open(directory or ".", os.O_RDONLY | os.O_DIRECTORY)
         except (FileNotFoundError, NotADirectoryError):
             # a running container goes on changing things
             continue
         try:
+            if is_moved(descriptor):
+                comparison.moved.append(directory)
+                continue
             hidden_here = hidden or (bool(directory) and is_opaque(descriptor))
             with os.scandir(descriptor) as entries:
                 names = sorted(entry.name for entry in entries)

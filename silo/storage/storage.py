@@ -32,7 +32,7 @@ from silo.storage.scratch import Scratches, disk_usage_bytes
 from silo.storage.streaming import consume, stream
 from silo.storage.tar_tree import write_layer, write_root
 from silo.storage.trash import Trash
-from silo.storage.views import Shift, Views
+from silo.storage.views import Setting, Shift, Views
 from silo.storage.volumes import Volumes
 from silo.storage.whole_files import read_file
 
@@ -140,8 +140,10 @@ class LocalStorage:
 
     def _compare(self, upper: Path, image: Image) -> tuple[FileChange, ...]:
         is_windows = image.platform.os == PersonalityName.WINDOWS
-        with self._views.read_only(self._layers(image)) as lower:
-            return find_changes(upper, lower, windows=is_windows, compare=self._compare_registry)
+        layers = self._layers(image)
+        setting = self._views.setting(upper, layers)
+        with setting.lower() as lower:
+            return find_changes(upper, lower, setting.whole, windows=is_windows, compare=self._compare_registry)
 
     async def layer_changes(self, image: Image, chunks: AsyncIterator[bytes]) -> tuple[FileChange, ...]:
         """Raises InvalidRequest, NoSpace, HostError."""
@@ -149,8 +151,9 @@ class LocalStorage:
             await consume(chunks, lambda source: sketch_layer(upper, source))
             return await asyncio.to_thread(self._compare, upper, image)
 
-    def layer_tar(self, container_id: str) -> AsyncIterator[bytes]:
-        return stream(_layer(self._scratches.open(container_id) / "upper"))
+    def layer_tar(self, container_id: str, image: Image) -> AsyncIterator[bytes]:
+        upper = self._scratches.open(container_id) / "upper"
+        return stream(_layer(upper, self._views.setting(upper, self._layers(image))))
 
     def export_tar(self, root: Path) -> AsyncIterator[bytes]:
         return stream(_export(root, self._views.shift_of(root)))
@@ -203,9 +206,9 @@ class LocalStorage:
         )
 
 
-def _layer(upper: Path) -> Iterator[bytes]:
+def _layer(upper: Path, setting: Setting) -> Iterator[bytes]:
     with explained("read the container's files"), Root(upper, links=Links.REFUSE) as root:
-        yield from write_layer(root)
+        yield from write_layer(root, setting)
 
 
 def _export(path: Path, shift: Shift) -> Iterator[bytes]:

@@ -12,13 +12,14 @@ import os
 import stat
 import struct
 from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 
-from silo.host.beneath import Root
-from silo.host.overlay import is_opaque, is_whiteout
+from silo.host.beneath import Links, Root
+from silo.host.overlay import is_moved, is_opaque, is_whiteout
 from silo.model.leftovers import is_leftover
 from silo.model.tar_format import END, build_empty_file, build_header, padding
-from silo.storage.views import Shift
+from silo.storage.views import Setting, Shift, Shown
 
 _READ_BYTES = 256 * 1024
 _GONE = (errno.ENOENT, errno.ESTALE, errno.ELOOP, errno.ENOTDIR, errno.ENXIO)
@@ -39,13 +40,47 @@ class _Walk:
     device: int | None = None
     """Directories on other devices are mount points: they go in empty."""
     first_names: dict[tuple[int, int], str] = field(default_factory=dict)
+    moved: list[str] = field(default_factory=list)
+    """Directories whose contents this root does not show."""
+    is_below: Callable[[str], bool] = lambda _: False
+    """Whether the lower layers have something at a path."""
 
 
-def write_layer(upper: Root) -> Iterator[bytes]:
-    """An upper directory as an uncompressed OCI layer."""
-    walk = _Walk(upper, lambda name: name, Shift(), is_layer=True)
-    yield from _walk_tree(walk, "")
+def write_layer(upper: Root, setting: Setting) -> Iterator[bytes]:
+    """An upper directory as an uncompressed OCI layer.
+
+    A layer cannot say that a directory of a lower one was moved: what is in it comes last, all of it, from the whole.
+    """
+    with _Below(setting.lower) as below:
+        walk = _Walk(upper, lambda name: name, Shift(), is_layer=True, is_below=below.has)
+        yield from _walk_tree(walk, "")
+    if walk.moved:
+        with setting.whole() as path, Root(path, links=Links.REFUSE) as root:
+            rest = _Walk(root, walk.name_of, walk.shift, is_layer=True, device=os.fstat(root.fd).st_dev)
+            for directory in walk.moved:
+                yield build_empty_file(f"{directory}/{_OPAQUE}")
+                yield from _walk_tree(rest, directory)
     yield END
+
+
+class _Below(ExitStack):
+    """The lower layers, shown when they are first asked for."""
+
+    def __init__(self, lower: Shown) -> None:
+        super().__init__()
+        self._lower = lower
+        self._root: Root | None = None
+
+    def has(self, path: str) -> bool:
+        if self._root is None:
+            self._root = self.enter_context(Root(self.enter_context(self._lower()), links=Links.REFUSE))
+        try:
+            return self._root.status(path) is not None
+        except OSError as error:
+            # behind a link: it has a path of its own
+            if error.errno == errno.ELOOP:
+                return False
+            raise
 
 
 def write_root(root: Root, shift: Shift) -> Iterator[bytes]:
@@ -95,8 +130,13 @@ def _walk_tree(walk: _Walk, top: str) -> Iterator[bytes]:
 def _one_directory(walk: _Walk, directory: str, descriptor: int) -> Generator[bytes, None, list[str]]:
     """The entries of a directory; answers the directories among them."""
     below: list[str] = []
-    if walk.is_layer and directory and is_opaque(descriptor):
-        yield build_empty_file(f"{directory}/{_OPAQUE}")
+    if walk.is_layer and directory:
+        if is_moved(descriptor):
+            walk.moved.append(directory)
+            return below
+        # overlayfs marks every directory that is made in one of the image
+        if is_opaque(descriptor) and walk.is_below(directory):
+            yield build_empty_file(f"{directory}/{_OPAQUE}")
     for name in sorted(os.listdir(descriptor)):
         path = f"{directory}/{name}" if directory else name
         try:

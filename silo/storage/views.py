@@ -15,6 +15,8 @@ import secrets
 import shutil
 import stat
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -32,6 +34,17 @@ class Shift(msgspec.Struct, frozen=True, kw_only=True):
 
     uid: int = 0
     gid: int = 0
+
+
+Shown = Callable[[], AbstractContextManager[Path]]
+"""Shows several directories as one for as long as it is entered."""
+
+
+class Setting(msgspec.Struct, frozen=True):
+    """Where an upper directory belongs: `lower`, its lower layers, and `whole`, it and them. Entered only when they are needed."""
+
+    lower: Shown
+    whole: Shown
 
 
 class _Shared:
@@ -119,6 +132,10 @@ class Views:
             yield target
         finally:
             self._remove(target)
+
+    def setting(self, upper: Path, layers: Sequence[Path]) -> Setting:
+        """Of a scratch's upper directory over an image's layers; blocks where it is entered."""
+        return Setting(partial(self.read_only, layers), partial(self.read_only, (upper, *layers)))
 
     @contextlib.contextmanager
     def place(self) -> Iterator[Path]:

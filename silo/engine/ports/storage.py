@@ -58,8 +58,8 @@ class Storage(Protocol):
     async def layer_changes(self, image: Image, chunks: AsyncIterator[bytes]) -> tuple[FileChange, ...]:
         """`changes` of a container whose scratch comes as an uncompressed OCI layer, which is untrusted."""
 
-    def layer_tar(self, container_id: str) -> AsyncIterator[bytes]:
-        """The scratch as an uncompressed OCI layer (whiteouts, opaque directories)."""
+    def layer_tar(self, container_id: str, image: Image) -> AsyncIterator[bytes]:
+        """The scratch as an uncompressed OCI layer over the image (whiteouts, opaque directories)."""
 
     def export_tar(self, root: Path) -> AsyncIterator[bytes]: ...
     async def read_archive(self, root: Path, path: str) -> tuple[dict[str, object], AsyncIterator[bytes]]:

@@ -295,7 +295,7 @@ class Guest:
         return await self.client.request("stat", {**place, "path": path}, answer=PathStatus)
 
     async def archive_out(self, place: Mapping[str, str], path: str, **options: object) -> AsyncIterator[bytes]:
-        """A tar of the tree at `path`, piece by piece; `options`: name, layer, one_file_system. Untrusted, as all here."""
+        """A tar of the tree at `path`, piece by piece; `options` as docs/guest-protocol.md says. Untrusted, as all here."""
         stream = self.client.new_stream()
         number = self.client.begin("archive_out", {**place, **options, "path": path, "stream": stream})
         reader = self.client.open_reader(stream, passing=True)

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Mapping
 from silo.errors import InvalidRequest, NotFound
 from silo.isolation.vm.answers import PathStatus
 from silo.isolation.vm.programs import Guest
-from silo.isolation.vm.session import SCRATCH
+from silo.isolation.vm.session import IMAGE, ROOT, SCRATCH
 from silo.model.file_modes import go_mode
 from silo.model.windows_names import fold
 
@@ -51,7 +51,7 @@ class VmFiles:
         return self._guest.archive_out(self._place, "/", name="", one_file_system=True)
 
     def layer(self) -> AsyncIterator[bytes]:
-        return self._guest.archive_out({"root": f"{SCRATCH}/upper"}, "/", name="", layer=True)
+        return self._guest.archive_out({"root": f"{SCRATCH}/upper"}, "/", name="", layer=True, whole=ROOT, lower=IMAGE)
 
 
 def describe(untrusted: PathStatus, path: str) -> dict[str, object]:

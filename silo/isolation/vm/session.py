@@ -135,7 +135,7 @@ class GuestSession:
 def root_mounts(*, mapped: bool, volatile: bool) -> list[dict[str, Any]]:
     """The mounts that make the container's root from the machine's slots (command.py). `volatile`: nothing need be synced."""
     image = {"source": "/dev/pmem1", "options": ["ro", "dax=always"]} if mapped else {"source": "/dev/vda"}
-    layers = f"lowerdir={IMAGE},upperdir={SCRATCH}/upper,workdir={SCRATCH}/work"
+    layers = f"lowerdir={IMAGE},upperdir={SCRATCH}/upper,workdir={SCRATCH}/work,redirect_dir=on"
     return [
         {"type": "erofs", "target": IMAGE, "options": ["ro"], **image},
         {"type": "ext4", "source": "/dev/vdb", "target": SCRATCH, "options": ["noatime", "discard"]},

@@ -31,7 +31,7 @@ from silo.storage.scratch import Scratches
 from silo.storage.streaming import Halt, consume, run_to_end, stream
 from silo.storage.tar_tree import write_layer
 from silo.storage.trash import Trash
-from silo.storage.views import Shift, Views
+from silo.storage.views import Setting, Shift, Views
 
 _DOWNLOAD_LIMIT_BYTES = 16 << 30
 _DOWNLOAD_TIMEOUT_S = 3600.0
@@ -226,12 +226,13 @@ class Change:
 
     def layer(self) -> AsyncIterator[bytes]:
         """What was done, as an uncompressed OCI layer."""
-        return stream(_layer(self._rootfs.scratch / "upper"))
+        upper = self._rootfs.scratch / "upper"
+        return stream(_layer(upper, self._views.setting(upper, self._rootfs.layers)))
 
 
-def _layer(upper: Path) -> Iterator[bytes]:
+def _layer(upper: Path, setting: Setting) -> Iterator[bytes]:
     with explained("read what was copied"), Root(upper, links=Links.REFUSE) as root:
-        yield from write_layer(root)
+        yield from write_layer(root, setting)
 
 
 def _find_owner(root_path: Path, words: str) -> tuple[int, int]:

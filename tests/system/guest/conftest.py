@@ -168,7 +168,7 @@ class Machine:
                 "mount",
                 {"mounts": [{"type": "tmpfs", "source": "t", "target": f"{scratch}/{name}-x", "mkdir": True}]},
             )
-        layers = f"lowerdir={self.place}/layer,upperdir={scratch}/upper-x/u,workdir={scratch}/upper-x/w"
+        layers = f"lowerdir={self.place}/layer,upperdir={scratch}/upper-x/u,workdir={scratch}/upper-x/w,redirect_dir=on"
         for name in ("u", "w"):
             await self._make_directory(f"{scratch}/upper-x/{name}")
         overlay = {"type": "overlay", "source": "overlay", "target": self.root, "options": [layers]}

@@ -297,6 +297,24 @@ async def test_a_layer_holds_whiteouts(machine: Machine) -> None:
         assert {"bin/.wh.touch", "etc/.wh..wh..opq", "etc/new"} <= set(archive.getnames())
 
 
+async def test_a_layer_holds_what_is_in_a_moved_directory(machine: Machine) -> None:
+    await machine.prepare()
+    program = await machine.shell(
+        "mv /bin /moved && PATH=/moved && echo x > /moved/new && mkdir /bin && echo y > /bin/own"
+    )
+    assert (await program.wait()).code == 0
+    upper = {"root": f"{machine.place}/scratch/upper-x/u"}
+    pieces = machine.guest.archive_out(upper, "/", layer=True, whole=machine.root)
+    with tarfile.open(fileobj=io.BytesIO(b"".join([piece async for piece in pieces]))) as archive:
+        names = archive.getnames()
+    assert names.index("moved/.wh..wh..opq") < names.index("moved/new") and names.count("moved/new") == 1
+    assert {"moved/sh", "bin/.wh..wh..opq", "bin/own"} <= set(names) and "bin/sh" not in names
+    # never half of it
+    with pytest.raises(InvalidRequest, match="moved"):
+        async for _ in machine.guest.archive_out(upper, "/", layer=True):
+            pass
+
+
 async def test_paths_that_would_lead_out(machine: Machine) -> None:
     await machine.prepare()
     main = await machine.shell("echo secret > /tmp/inside; echo ready; sleep 100")

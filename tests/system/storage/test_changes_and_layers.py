@@ -82,6 +82,68 @@ async def test_a_directory_removed_and_made_again(place: Place) -> None:
     assert await diff(place) == ["C /old", "C /old/dir", "D /old/dir/file", "A /old/dir/fresh", "D /old/other"]
 
 
+async def test_a_directory_of_the_image_that_was_moved(place: Place) -> None:
+    """rename(2) of it works, and what is in it is part of the change: a layer cannot say more than where things are now."""
+    furnish(place)
+    write(place.higher / "old/dir/more", "y", mode=0o600, owner=(5, 6))
+    os.setxattr(place.higher / "old/dir/more", "user.note", b"kept")
+
+    def change(root: Path) -> None:
+        (root / "old").rename(root / "moved")
+        write(root / "moved/added")
+        (root / "moved/dir/file").unlink()
+        write(root / "old/again")
+
+    await edit(place, change)
+    # into another directory, when all is mounted anew
+    await edit(place, lambda root: (root / "moved/dir").rename(root / "usr/lib/dir"))
+    assert await diff(place) == [
+        "A /moved",
+        "A /moved/added",
+        "A /moved/other",
+        "C /old",
+        "A /old/again",
+        "D /old/dir",
+        "D /old/other",
+        "C /usr",
+        "C /usr/lib",
+        "A /usr/lib/dir",
+        "A /usr/lib/dir/more",
+    ]
+    with tarfile.open(fileobj=io.BytesIO(await gather(place.storage.layer_tar(ID, place.image)))) as archive:
+        assert archive.getnames() == [
+            "moved",
+            "old",
+            "usr",
+            "old/.wh..wh..opq",
+            "old/again",
+            "usr/lib",
+            "usr/lib/dir",
+            "moved/.wh..wh..opq",
+            "moved/added",
+            "moved/other",
+            "usr/lib/dir/.wh..wh..opq",
+            "usr/lib/dir/more",
+        ]
+        more = archive.getmember("usr/lib/dir/more")
+        assert (more.mode, more.uid, more.gid, more.pax_headers["SCHILY.xattr.user.note"]) == (0o600, 5, 6, "kept")
+        assert archive.extractfile(more).read() == b"y"  # type: ignore[union-attr]
+    assert place.views() == ()
+
+
+async def test_a_moved_directory_that_is_not_read_to_its_end(place: Place) -> None:
+    for number in range(200):
+        write(place.lower / f"old/f{number:03}", "x" * 10_000)
+    await edit(place, lambda root: (root / "old").rename(root / "moved"))
+    chunks = place.storage.layer_tar(ID, place.image)
+    async for chunk in chunks:
+        if b"moved/f1" in chunk:
+            break
+    assert place.views() != ()
+    await chunks.aclose()  # type: ignore[attr-defined]
+    assert place.views() == ()
+
+
 async def test_types_that_change(place: Place) -> None:
     furnish(place)
     (place.lower / "link").symlink_to("etc")
@@ -108,7 +170,7 @@ async def test_what_a_runtime_leaves_is_no_change(place: Place) -> None:
 
     await edit(place, change)
     assert await diff(place) == ["A /tmp"]
-    with tarfile.open(fileobj=io.BytesIO(await gather(place.storage.layer_tar(ID)))) as archive:
+    with tarfile.open(fileobj=io.BytesIO(await gather(place.storage.layer_tar(ID, place.image)))) as archive:
         assert archive.getnames() == ["etc", "tmp"]
 
 
@@ -139,8 +201,8 @@ async def test_the_layer_says_it_all(place: Place) -> None:
         os.setxattr(root / "capable", "user.note", b"\x00binary\xff")
 
     await edit(place, change)
-    data = await gather(place.storage.layer_tar(ID))
-    assert data == await gather(place.storage.layer_tar(ID))
+    data = await gather(place.storage.layer_tar(ID, place.image))
+    assert data == await gather(place.storage.layer_tar(ID, place.image))
     with tarfile.open(fileobj=io.BytesIO(data)) as archive:
         names = archive.getnames()
         members = {member.name: member for member in archive}
@@ -176,7 +238,7 @@ async def test_the_layer_gives_the_same_root_on_top_of_the_image(place: Place) -
     flat = place.directory / "flat"
     shutil.copytree(place.lower, flat, symlinks=True)
     shutil.copytree(place.higher, flat, symlinks=True, dirs_exist_ok=True)
-    with tarfile.open(fileobj=io.BytesIO(await gather(place.storage.layer_tar(ID)))) as archive:
+    with tarfile.open(fileobj=io.BytesIO(await gather(place.storage.layer_tar(ID, place.image)))) as archive:
         for member in archive:
             parent, _, name = member.name.rpartition("/")
             if name == ".wh..wh..opq":
@@ -286,7 +348,7 @@ async def test_real_registry_text(place: Place) -> None:
 
     await edit(place, change)
     assert await diff(place) == []
-    with tarfile.open(fileobj=io.BytesIO(await gather(place.storage.layer_tar(ID)))) as archive:
+    with tarfile.open(fileobj=io.BytesIO(await gather(place.storage.layer_tar(ID, place.image)))) as archive:
         names = archive.getnames()
     assert names[-2:] == ["silo/prefix/dosdevices", "silo/prefix/user.reg"]
     await edit(place, lambda root: write(root / PREFIX.lstrip("/") / "user.reg", rewritten + "\n[New] 3\n"))

@@ -79,6 +79,15 @@ CMD ["events"]
 """
 
 
+MOVES = r"""# escape=`
+FROM windows
+COPY tree C:/Tree
+RUN ren C:\Tree Renamed && mkdir C:\Apps C:\Tree && move C:\Renamed\sub C:\Apps\Sub && echo new> C:\Apps\sub\new.txt
+RUN ren C:\Apps\Sub\deep Deeper && del C:\Apps\Sub\new.txt && ren C:\Apps Programs && ren "C:\Program Files" Archive
+CMD dir /b /s C:\Tree C:\Renamed C:\Programs & dir /b C:\ & type C:\programs\sub\deeper\file.txt
+"""
+
+
 @pytest.fixture(scope="module")
 def build(docker: Docker) -> Iterator[Builder]:
     docker("load", "-i", str(busybox_image_tar(docker.silod.root / "busybox.tar")))
@@ -128,6 +137,37 @@ def test_a_service_that_is_healthy_and_found_by_path(build: Builder, docker: Doc
         assert docker("exec", "service", "cmd", "/c", "type", "with space.txt") == "spaced"
     finally:
         docker("rm", "-f", "-v", "service")
+
+
+@pytest.mark.parametrize("isolation", ["process", "hyperv"])
+def test_directories_of_layers_below_are_moved(build: Builder, docker: Docker, tmp_path: Path, isolation: str) -> None:
+    """By a later step and in a container, whose commit runs at the other level as well."""
+    if isolation == "hyperv":
+        require_program("qemu-system-x86_64", "qemu-system-x86")
+        find_vm_image()
+    level = ("--isolation", isolation)
+    files = {"Dockerfile": MOVES, "tree/top.txt": "top", "tree/sub/deep/file.txt": "content\r\n"}
+    build(write_context(tmp_path, files), "-t", "moves", *level)
+    shown = [
+        *("C:\\Renamed\\top.txt", "C:\\Programs\\Sub", "C:\\Programs\\Sub\\Deeper"),
+        "C:\\Programs\\Sub\\Deeper\\file.txt",
+    ]
+    names = {"Archive", "Programs", "Renamed", "Tree"}
+
+    def check(image: str, *options: str) -> None:
+        lines = docker("run", "--rm", *options, image).splitlines()
+        assert lines[: len(shown)] == shown and lines[-1] == "content", lines
+        found = set(lines[len(shown) : -1])
+        assert names <= found and not {"Apps", "Program Files"} & found, lines
+
+    check("moves", *level)
+    script = "ren C:\\Renamed Again && ren C:\\Again Renamed && ren C:\\Programs\\Sub\\Deeper x && ren C:\\Programs\\Sub\\x Deeper"
+    docker("run", "--name", "mover", *level, "moves", "cmd", "/c", script)
+    changed = docker("diff", "mover").splitlines()
+    assert "C C:\\Programs\\Sub\\Deeper\\file.txt" in changed and not any(line[0] != "C" for line in changed), changed
+    docker("commit", "-c", f"CMD {MOVES.rpartition('CMD ')[2].strip()}", "mover", "again")
+    docker("rm", "mover")
+    check("again", "--isolation", "hyperv" if isolation == "process" else "process")
 
 
 def test_windows_errors(build: Builder) -> None:

@@ -320,7 +320,7 @@ class PlayStorage(FakeStorage):
     async def changes(self, container_id: str, image: Image) -> tuple[FileChange, ...]:
         return (FileChange(kind=0, path="/etc"), FileChange(kind=1, path="/etc/new"))
 
-    async def layer_tar(self, container_id: str) -> AsyncIterator[bytes]:
+    async def layer_tar(self, container_id: str, image: Image) -> AsyncIterator[bytes]:
         yield b"layer"
 
     async def export_tar(self, root: Path) -> AsyncIterator[bytes]:

@@ -114,7 +114,7 @@ class LookedAt:
     async def changes(self, container_id: str, image: Image) -> tuple[()]:
         return ()
 
-    async def layer_tar(self, container_id: str) -> AsyncIterator[bytes]:
+    async def layer_tar(self, container_id: str, image: Image) -> AsyncIterator[bytes]:
         yield container_id.encode()
 
     async def export_tar(self, root: Path) -> AsyncIterator[bytes]:
