@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from silo.isolation.vm.vm_pool import _REFILL_DELAY_S
 from tests.support.daemon import Docker, running_silod
 from tests.support.windows import load_windows
 from tests.system.vm.test_survival import client_of, machines, settings, until
@@ -42,21 +43,19 @@ def docker(session: Docker) -> Iterator[Docker]:
 
 
 def waiting(docker: Docker, *options: str, words: tuple[str, ...] = ("true",)) -> int:
-    """The pid of the one machine that waits for a container with these options.
-
-    It is none of before: that run took what waited for its like, and what waited for another makes room.
-    """
-    before = set(machines(docker))
+    """The pid of the one machine that waits for a container with these options."""
     taken = {docker.inspect(name)["State"]["Pid"] for name in docker("ps", "-q").split()}
     docker("run", "--rm", *options, "busybox", *words)
+    # by then what waited for another makes room, and the machine of that run is on its way out
+    time.sleep(_REFILL_DELAY_S + 0.5)
     found: set[int] = set()
 
     def is_ready() -> bool:
         found.clear()
         found.update(set(machines(docker)) - taken)
-        return len(found) == 1 and not found & before and stands_still(found)
+        return len(found) == 1 and stands_still(found) and found == set(machines(docker)) - taken
 
-    until(is_ready, lambda: f"{machines(docker)} beside {taken}, {before} before", 60)
+    until(is_ready, lambda: f"{machines(docker)} beside {taken}", 60)
     return found.pop()
 
 
