@@ -16,11 +16,11 @@ from pathlib import Path
 from silo.engine.ports import FileChange
 from silo.host.beneath import Links, Root
 from silo.host.overlay import is_moved, is_opaque, is_whiteout
+from silo.host.whole_files import open_file
 from silo.model.leftovers import is_leftover
 from silo.model.windows_paths import PREFIX, REGISTRY_FILES, USER_REGISTRY_DIRECTORY, resolve_case, windows_path
 from silo.storage.failures import explained
 from silo.storage.views import Shown
-from silo.storage.whole_files import open_file
 
 MODIFIED = 0
 ADDED = 1

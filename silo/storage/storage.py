@@ -15,6 +15,7 @@ from pathlib import Path
 
 from silo.engine.ports import FileChange, VolumeInfo
 from silo.host.beneath import Links, Root
+from silo.host.whole_files import read_file
 from silo.model.image import Image
 from silo.model.mount import MountRequest, PlannedMount
 from silo.model.persistence import Documents
@@ -34,7 +35,6 @@ from silo.storage.tar_tree import write_layer, write_root
 from silo.storage.trash import Trash
 from silo.storage.views import Setting, Shift, Views
 from silo.storage.volumes import Volumes
-from silo.storage.whole_files import read_file
 
 
 class LocalStorage:

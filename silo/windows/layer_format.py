@@ -12,6 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from silo.engine.ports import UnpackedLayer
+from silo.host.durable import host_error
 from silo.model.tarstream import ByteStream, TarReader
 from silo.windows.layer_registry import LayerRegistry
 from silo.windows.layers import RegistryChanges, convert_layer, find_hives, unpack_layer
@@ -29,8 +30,11 @@ class WindowsLayerFormat:
             hives = Path(directory, "found")
             result = unpack_layer(target, hives, TarReader(ByteStream(chunks)), below, check=check)
             deltas = {name: path.read_bytes() for name, path in find_hives(hives).items()}
-        with LayerRegistry(below) as registry:
-            registry.merge(target, deltas, result.warn)
+        try:
+            with LayerRegistry(below) as registry:
+                registry.merge(target, deltas, result.warn)
+        except OSError as error:
+            raise host_error(error, "cannot merge the layer's registry") from error
         return result
 
     def convert(self, chunks: Iterator[bytes], below: Sequence[Path]) -> Iterator[bytes]:

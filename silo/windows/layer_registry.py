@@ -18,6 +18,7 @@ from pathlib import Path
 
 from silo.errors import InvalidRequest
 from silo.host.beneath import Links, Root
+from silo.host.whole_files import read_file
 from silo.model.windows_names import fold
 from silo.model.windows_paths import DRIVE_C, PREFIX, REGISTRY_FILES
 from silo.windows.base.environment import ADMINISTRATOR, USER
@@ -42,7 +43,6 @@ _SYSTEM_FILE = "system.reg"
 _TIME_ZONE = "SYSTEM\\CONTROLSET001\\CONTROL\\TIMEZONEINFORMATION"
 _TIME_ZONES = "SOFTWARE\\MICROSOFT\\WINDOWS NT\\CURRENTVERSION\\TIME ZONES"
 _LOCALTIME = "/etc/localtime"
-_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
 
 Warn = Callable[[str], None]
 
@@ -66,12 +66,12 @@ class LayerRegistry:
 
     def read(self, path: str) -> bytes:
         """A file by its absolute path in a container; empty where there is none. Raises InvalidRequest."""
-        return next((found for found in (read_file(root, path) for root in self._roots) if found is not None), b"")
+        return next((found for found in (_read(root, path) for root in self._roots) if found is not None), b"")
 
     def read_base(self, path: str) -> bytes:
         """The same of the lowest directory that has it: the base."""
         return next(
-            (found for found in (read_file(root, path) for root in reversed(self._roots)) if found is not None), b""
+            (found for found in (_read(root, path) for root in reversed(self._roots)) if found is not None), b""
         )
 
     def machine_files(self) -> dict[str, bytes]:
@@ -94,7 +94,7 @@ class LayerRegistry:
         with Root(target, links=Links.REFUSE) as root:
             for user in USERS:
                 hive = _find_spelled(root, DRIVE_C, user_hive_path(user).split("/"))
-                untrusted = None if hive is None else read_file(root, hive)
+                untrusted = None if hive is None else _read(root, hive)
                 if untrusted is None:
                     continue
                 path = user_text_path(user)
@@ -199,20 +199,8 @@ def _count(key: Key) -> int:
     return count
 
 
-def read_file(root: Root, path: str) -> bytes | None:
-    """A regular file beneath a directory; None where there is none. Raises InvalidRequest for one that is too large."""
-    try:
-        descriptor = root.open(path.strip("/"), _READ)
-    except OSError:
-        return None
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        return None
-    with open(descriptor, "rb") as file:
-        text = file.read(MAXIMUM_BYTES + 1)
-    if len(text) > MAXIMUM_BYTES:
-        raise InvalidRequest(f"the registry file {path} is larger than {MAXIMUM_BYTES >> 20} MiB")
-    return text
+def _read(root: Root, path: str) -> bytes | None:
+    return read_file(root, path, limit_bytes=MAXIMUM_BYTES)
 
 
 def _find_spelled(root: Root, top: str, parts: Iterable[str]) -> str | None:

@@ -35,5 +35,5 @@ def read_file(root: Root, path: str, *, limit_bytes: int) -> bytes | None:
     with file:
         content = file.read(limit_bytes + 1)
     if len(content) > limit_bytes:
-        raise InvalidRequest(f"/{path} is larger than {limit_bytes} bytes")
+        raise InvalidRequest(f"/{path.lstrip('/')} is larger than {limit_bytes} bytes")
     return content
