@@ -13,6 +13,7 @@ from silo.errors import InvalidRequest
 from silo.host.beneath import Links, Root
 from silo.model.tarstream import ByteStream, TarReader
 from silo.storage.tar_tree import write_layer as write_scratch
+from silo.storage.views import Views
 from silo.windows.layers import RegistryChanges, convert_layer, unpack_layer
 from tests.support import images
 from tests.support.images import Entry
@@ -185,7 +186,9 @@ def test_a_changed_file_keeps_what_windows_knew_of_it(tmp_path: Path) -> None:
     for name in os.listxattr(original):  # as overlayfs copies a file up
         os.setxattr(copy, name, os.getxattr(original, name))
     with Root(upper, links=Links.REFUSE) as scratch:
-        data = convert_bytes(b"".join(write_scratch(scratch)), [below])
+        data = convert_bytes(
+            b"".join(write_scratch(scratch, Views(tmp_path / "views").setting(upper, [below]))), [below]
+        )
     found = {member.name: member for member in members(data)}
     expected = {member.name: member for member in rows}
     assert found["Files/d/renamed"].data == b"new"
