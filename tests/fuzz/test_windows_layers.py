@@ -19,6 +19,7 @@ from silo.errors import SiloError
 from silo.host.beneath import Links, Root
 from silo.model.tarstream import ByteStream, TarReader
 from silo.storage.tar_tree import write_layer as write_scratch
+from silo.storage.views import Views
 from silo.windows.layers import RegistryChanges, convert_layer, unpack_layer
 from tests.support.overlays import mounted
 from tests.support.probes import require_root
@@ -275,7 +276,7 @@ def change(root: Path, chance: random.Random) -> None:
         there = [path for path in root.rglob("*") if not path.is_symlink()]
         directories = [root, *(path for path in there if path.is_dir())]
         place = chance.choice(directories)
-        kind = chance.randrange(6)
+        kind = chance.randrange(8)
         name = chance.choice(NAMES)
         taken = {folded(path.name): path for path in place.iterdir()}.get(folded(name))
         if kind == 0 and there:
@@ -292,6 +293,10 @@ def change(root: Path, chance: random.Random) -> None:
             (place / name).symlink_to(chance.choice([".", "..", f"/{DRIVE}/{name}"]) if place != root else "x")
         elif kind == 4 and taken is None and any(path.is_file() for path in there):
             os.link(chance.choice([path for path in there if path.is_file()]), place / name)
+        elif kind in (6, 7) and taken is None and len(directories) > 1:
+            moved = chance.choice(directories[1:])
+            if moved not in (place, *place.parents):
+                moved.rename(place / name)
         elif taken is None or (taken.is_file() and not taken.is_symlink()):
             (taken or place / name).write_bytes(chance.randbytes(9))
 
@@ -302,8 +307,10 @@ def convert_and_compare(place: Path, layers: list[Path], chance: random.Random) 
     with mounted(place / "mounts", layers, upper=upper) as root:
         change(root / DRIVE, chance)
         expected = list(flat(read(root / DRIVE)))
+    setting = Views(place / "views").setting(upper, layers)
     with Root(upper, links=Links.REFUSE) as scratch:
-        data = b"".join(convert_layer(write_scratch(scratch), layers, registry_diff=lambda _: RegistryChanges()))
+        written = write_scratch(scratch, setting)
+        data = b"".join(convert_layer(written, layers, registry_diff=lambda _: RegistryChanges()))
     check_for_windows(data)
     unpack(place / "committed", data, layers)
     with mounted(place / "mounts", [place / "committed", *layers]) as root:
