@@ -15,6 +15,7 @@ from typing import TypeVar
 
 from silo.engine.ports import Progress
 from silo.errors import Unavailable
+from silo.model.finishing import to_the_end
 
 T = TypeVar("T")
 
@@ -45,15 +46,11 @@ class Stop:
 
 async def in_thread(work: Callable[[], T], stop: Stop) -> T:
     """Run `work` in a thread; cancellation sets `stop` and is passed on once the thread has ended."""
-    task = asyncio.ensure_future(asyncio.get_running_loop().run_in_executor(_THREADS, work))
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
+
+    def tell() -> None:
         stop.set = True
-        await asyncio.wait([task])
-        if not task.cancelled():
-            task.exception()  # retrieved, so that it is not reported as lost
-        raise
+
+    return await to_the_end(asyncio.get_running_loop().run_in_executor(_THREADS, work), on_cancel=tell)
 
 
 class _Feed:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+from silo.model.finishing import to_the_end
 from silo.network.nftables import Nftables
 from silo.network.plumbing import Plumbing
 
@@ -22,14 +23,7 @@ _PAUSES_S = (0.02, 0.05, 0.1, 0.2)
 
 async def finish(executor: ThreadPoolExecutor, function: Callable[[], T]) -> T:
     """Run in a thread; when cancelled, wait for its end first: the caller's undo must see what was done."""
-    future = asyncio.get_running_loop().run_in_executor(executor, function)
-    try:
-        return await asyncio.shield(future)
-    except asyncio.CancelledError:
-        await asyncio.wait([future])
-        if not future.cancelled():
-            future.exception()  # looked at: the cancellation is what the caller hears of
-        raise
+    return await to_the_end(asyncio.get_running_loop().run_in_executor(executor, function))
 
 
 class Worker:

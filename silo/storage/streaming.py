@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import TypeVar
 
 from silo.errors import InvalidRequest, Unavailable
+from silo.model.finishing import to_the_end
 
 _CHUNK_BYTES = 256 * 1024
 T = TypeVar("T")
@@ -110,12 +111,8 @@ class Halt:
 
 async def run_to_end(work: Callable[[], T], halt: Halt) -> T:
     """Run `work` in a thread; a cancelled caller tells it to stop and waits for it, so that what it made is known."""
-    task = asyncio.ensure_future(asyncio.to_thread(work))
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
+
+    def tell() -> None:
         halt.told = True
-        await asyncio.wait([task])
-        if not task.cancelled():
-            task.exception()
-        raise
+
+    return await to_the_end(asyncio.to_thread(work), on_cancel=tell)

@@ -24,6 +24,7 @@ import msgspec
 from silo.errors import InvalidRequest
 from silo.host import mounts
 from silo.host.beneath import Root
+from silo.model.finishing import to_the_end
 from silo.model.mount import PlannedMount
 from silo.model.runtime import Rootfs
 from silo.storage.failures import explained
@@ -101,7 +102,7 @@ class Views:
         shared.users += 1
         try:
             async with shared.lock:
-                await _to_the_end(self._open, shared, rootfs, planned)
+                await to_the_end(asyncio.to_thread(self._open, shared, rootfs, planned))
             yield shared.path
         finally:
             shared.users -= 1
@@ -199,18 +200,6 @@ class Views:
                 pass
             # rmdir never deletes what a mount that stayed would show
             target.rmdir()
-
-
-async def _to_the_end(work: Callable[..., None], *arguments: object) -> None:
-    """In a thread; a caller that is cancelled waits for the thread, so that what it made is known."""
-    task = asyncio.ensure_future(asyncio.to_thread(work, *arguments))
-    try:
-        await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.wait([task])
-        if not task.cancelled():
-            task.exception()
-        raise
 
 
 def attach_mount(root_path: Path, mount: PlannedMount, source: Path) -> None:

@@ -37,6 +37,16 @@ _FROM_ELSEWHERE = re.compile(r"\.dockerfile\.[0-9a-f]{20}")
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
+class _Read(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known once the context has come and the Dockerfile is read; `stack` holds what lasts as long as the build."""
+
+    context: SourceTree
+    dockerfile: Dockerfile
+    arguments: Arguments
+    cache: Cache
+    stack: AsyncExitStack
+
+
 class Build:
     """Used once. `made` are the images of its steps so far: nobody else may remove them."""
 
@@ -94,8 +104,9 @@ class Build:
             await self._announce(instruction)
         sources = [image for name in self._request.cache_from if (image := self._store.find(name)) is not None]
         cache = Cache(self._store, enabled=not self._request.no_cache, sources=sources)
+        read = _Read(context=context, dockerfile=dockerfile, arguments=arguments, cache=cache, stack=stack)
         for stage in stages:
-            await self._run_stage(stage, dockerfile, arguments, context, cache, stack)
+            await self._run_stage(stage, read)
         builder = self._stages[target.index]
         if labels is not None:
             await self._announce(labels)
@@ -168,18 +179,10 @@ class Build:
             )
         return word
 
-    async def _run_stage(
-        self,
-        stage: Stage,
-        dockerfile: Dockerfile,
-        arguments: Arguments,
-        context: SourceTree,
-        cache: Cache,
-        stack: AsyncExitStack,
-    ) -> None:
+    async def _run_stage(self, stage: Stage, read: _Read) -> None:
         await self._announce(stage.first)
         try:
-            builder = await self._begin(stage, dockerfile, arguments, context, cache, stack)
+            builder = await self._begin(stage, read)
         except SiloError as error:
             raise place(error, stage.first) from error
         self._stages[stage.index] = builder
@@ -188,18 +191,11 @@ class Build:
             await self._announce(instruction)
             await builder.run(instruction)
 
-    async def _begin(
-        self,
-        stage: Stage,
-        dockerfile: Dockerfile,
-        arguments: Arguments,
-        context: SourceTree,
-        cache: Cache,
-        stack: AsyncExitStack,
-    ) -> StageBuilder:
+    async def _begin(self, stage: Stage, read: _Read) -> StageBuilder:
+        arguments = read.arguments
         source = self._source_of(stage, arguments)
         platform = expand(stage.platform, arguments.for_from(), escape=arguments.escape, where=stage.first.where)
-        earlier = find_stage(dockerfile.stages[: stage.index], source)
+        earlier = find_stage(read.dockerfile.stages[: stage.index], source)
         inherited = None
         if earlier is not None:
             image = self._stages[earlier.index].image
@@ -221,26 +217,24 @@ class Build:
             arguments.platforms |= target_arguments(str(msgspec.structs.replace(image.platform, os_version="")))
 
         async def find_tree(word: str) -> tuple[SourceTree, Personality | None]:
-            return (context, None) if not word else await self._tree_of(word, stage, dockerfile, stack)
+            return (read.context, None) if not word else await self._tree_of(word, stage, read)
 
         parts = StageParts(
             store=self._store,
             files=self._files,
             runner=self._runner,
-            cache=cache,
+            cache=read.cache,
             output=self._output,
             request=self._request,
             locks=self._locks,
             find_tree=find_tree,
-            escape=dockerfile.escape,
+            escape=read.dockerfile.escape,
         )
         return StageBuilder(parts, image, Scope(arguments, windows=windows, inherited=inherited), personality)
 
-    async def _tree_of(
-        self, word: str, stage: Stage, dockerfile: Dockerfile, stack: AsyncExitStack
-    ) -> tuple[SourceTree, Personality]:
+    async def _tree_of(self, word: str, stage: Stage, read: _Read) -> tuple[SourceTree, Personality]:
         """The files of `--from`'s stage or image; looked at once, however many steps take from it."""
-        earlier = find_stage(dockerfile.stages[: stage.index], word, by_index=True)
+        earlier = find_stage(read.dockerfile.stages[: stage.index], word, by_index=True)
         if earlier is not None:
             image = self._stages[earlier.index].image
         else:
@@ -249,7 +243,7 @@ class Build:
             except ImageNotFound as error:
                 raise NotFound(f"--from={word} is neither an earlier stage nor an image", details=str(error)) from error
         if image.id not in self._trees:
-            self._trees[image.id] = await stack.enter_async_context(self._files.look(image))
+            self._trees[image.id] = await read.stack.enter_async_context(self._files.look(image))
         return self._trees[image.id], self._personality_of(image)
 
     def _personality_of(self, image: Image) -> Personality:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import codecs
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, suppress
-from typing import Any, Protocol
+from typing import Protocol
 
 import msgspec
 
@@ -19,6 +19,7 @@ from silo.engine.creation import Created
 from silo.engine.roster import WaitResult
 from silo.errors import NotFound
 from silo.model.container import ContainerConfig, Security
+from silo.model.finishing import to_the_end
 from silo.model.image import Healthcheck, HistoryEntry, Image, ImageConfig
 from silo.model.mount import MountRequest
 
@@ -94,7 +95,8 @@ class Runner:
             if not keep:
                 # somebody may have removed it before
                 with suppress(NotFound):
-                    await _finish(self._containers.remove(created.id, force=True, volumes=True))
+                    # to its end, also when the build is cancelled once more meanwhile
+                    await to_the_end(self._containers.remove(created.id, force=True, volumes=True))
         if not keep:
             await self._output.say(f" ---> Removed intermediate container {created.id[:12]}\n")
         return made
@@ -136,15 +138,3 @@ class Runner:
             security=Security(seccomp=request.seccomp),
             build_step=True,
         )
-
-
-async def _finish(removal: Coroutine[Any, Any, None]) -> None:
-    """A removal goes to its end, also when the build is cancelled once more meanwhile."""
-    task = asyncio.ensure_future(removal)
-    try:
-        await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.wait([task])
-        if not task.cancelled():
-            task.exception()
-        raise
