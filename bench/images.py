@@ -16,7 +16,6 @@ import shutil
 import subprocess
 import tempfile
 import time
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -30,6 +29,7 @@ from bench.image_registry import BARE_TAG, BASE_KEYS, build_deltas, filled_up, r
 from bench.image_registry import LAYERS as DELTA_LAYERS
 from bench.image_registry import TAG as DELTAS_TAG
 from bench.measure import Case, Figure, PhasedSubject, Subject, phase_ratios, run_case, run_phases
+from bench.parts import After, chosen, run_parts
 from bench.silo_subject import Api, silod
 from bench.start import Outcome
 from silo.windows.base.environment import PREFIX
@@ -314,24 +314,12 @@ def _until(condition: Callable[[], bool]) -> None:
         time.sleep(0.05)
 
 
-def main(rounds: int, *, only: Sequence[str] = (), after: Callable[[str, Outcome], None] = lambda *_: None) -> Outcome:
-    """Needs root and the Windows base in SILO_CACHE_ROOT (bench/run sees to that).
-
-    `after` gets the name of each part that is done and all that has been measured so far.
-    """
-    if unknown := set(only) - set(PARTS):
-        raise SystemExit(f"no parts: {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
+def main(rounds: int, *, only: Sequence[str] = (), after: After = lambda *_: None) -> Outcome:
+    """Needs root and the Windows base in SILO_CACHE_ROOT (bench/run sees to that)."""
+    parts = chosen(only, PARTS)
     with ExitStack() as stack:
         bench = ImagesBench(stack)
-        for name in only or PARTS:
-            part: Callable[[int], None] = getattr(bench, name)
-            try:
-                part(rounds)
-            except Exception as error:
-                # what the other parts measure is not lost
-                traceback.print_exc()
-                bench.outcome.remarks.append(f"{name} could not be measured: {error}")
-            after(name, bench.outcome)
+        run_parts(bench, parts, rounds, after)
         bench.outcome.remarks.append(
             f"loads take seconds: of {rounds} rounds they take part in {max(1, rounds // LONG)}"
         )

@@ -11,14 +11,14 @@ import os
 import shutil
 import tempfile
 import time
-import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AsyncExitStack, ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from unittest.mock import patch
 
 from bench.measure import Figure, PhasedSubject, Ratio, run_phases
+from bench.parts import After, chosen, run_parts
 from bench.start import Outcome
 from bench.vm_level import Level, Workload, cold_boots, processor_s, summed_pss_mib
 from bench.vm_profile import Breakdown
@@ -292,30 +292,12 @@ class VmBench:
         )
 
 
-def main(
-    rounds: int,
-    *,
-    quick: bool = False,
-    only: Sequence[str] = (),
-    after: Callable[[str, Outcome], None] = lambda *_: None,
-) -> Outcome:
-    """Needs root, QEMU, bubblewrap, the utility VM and the Windows base in SILO_CACHE_ROOT (bench/run sees to that).
-
-    `after` gets the name of each part that is done and all that has been measured so far.
-    """
-    if unknown := set(only) - set(PARTS):
-        raise SystemExit(f"no parts: {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
+def main(rounds: int, *, quick: bool = False, only: Sequence[str] = (), after: After = lambda *_: None) -> Outcome:
+    """Needs root, QEMU, bubblewrap, the utility VM and the Windows base in SILO_CACHE_ROOT (bench/run sees to that)."""
+    parts = chosen(only, PARTS)
     with ExitStack() as stack:
         bench = VmBench(stack, quick=quick)
-        for name in only or PARTS:
-            part: Callable[[int], None] = getattr(bench, name)
-            try:
-                part(rounds)
-            except Exception as error:
-                # what the other parts measure, in half an hour, is not lost
-                traceback.print_exc()
-                bench.outcome.remarks.append(f"{name} could not be measured: {error}")
-            after(name, bench.outcome)
+        run_parts(bench, parts, rounds, after)
         remarks = bench.outcome.remarks
         remarks.append(f"accelerator: {bench.clones.accelerator}")
         remarks.append(
