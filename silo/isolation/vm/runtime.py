@@ -107,7 +107,7 @@ class VmRuntime:
     # --- life of the runtime
 
     async def open(self, listener: RuntimeListener) -> None:
-        self._watcher = Watcher(listener)
+        self._watcher = Watcher(listener, lambda name: self._cgroups.out_of_memory_kills(name))
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         layout = await asyncio.to_thread(find_layout)
         self._cgroups = CgroupTree(layout, parent=f"{cgroup_parent(self._run_root)}-vm")

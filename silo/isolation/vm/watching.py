@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +34,10 @@ _CONSOLE_TAIL = 1500
 
 
 class Watcher:
-    def __init__(self, listener: RuntimeListener) -> None:
+    def __init__(self, listener: RuntimeListener, memory_kills: Callable[[str], int]) -> None:
+        """`memory_kills`: by the name of a machine, how many of its processes the host's kernel killed at its limit of memory."""
         self._listener = listener
+        self._memory_kills = memory_kills
 
     def watch(self, container: VmContainer) -> None:
         """From the moment that its main program runs."""
@@ -126,13 +128,16 @@ class Watcher:
                 container.remap()
                 return
         words = vm.console.last_lines()
+        out_of_memory = not vm.alive and self._memory_kills(container.clone.name) > 0
         if panic := _find_panic(vm.console.last_lines(_PANIC_LINES)):
             error = f"the virtual machine's kernel panicked:\n{panic}"
+        elif out_of_memory:
+            error = "the virtual machine was killed at its limit of memory on the host"
         elif reason is not None:
             error = _with_console(f"the virtual machine was ended: {reason.brief}", words)
         else:
             error = _with_console("the virtual machine has ended unexpectedly", words)
-        await self._end_machine(container, error)
+        await self._end_machine(container, error, out_of_memory=out_of_memory)
 
     async def end_machine(self, container: VmContainer, reason: str) -> None:
         """Of a guest that cannot be relied on any more; the container's end is told."""
@@ -152,13 +157,14 @@ class Watcher:
             if container.exit is None and not container.releasing:
                 await self.end_machine(container, f"its program was killed and did not end within {limit_s:.0f} s")
 
-    async def _end_machine(self, container: VmContainer, error: str) -> None:
+    async def _end_machine(self, container: VmContainer, error: str, *, out_of_memory: bool = False) -> None:
         vm, session = container.clone.vm, container.clone.session
         log.error("container %s: %s", container.id[:12], error)
         session.on_lost = lambda _: None
         session.client.close()
         await vm.end()
-        self.end(container, ExitRecord(exit_code=KILLED, finished_at=now(), error=error))
+        record = ExitRecord(exit_code=KILLED, finished_at=now(), error=error, oom_killed=out_of_memory)
+        self.end(container, record)
 
 
 def _find_panic(words: str) -> str:

@@ -21,7 +21,8 @@ class Listener:
 
     def on_output(self, _: str) -> None: ...
 
-    def on_out_of_memory(self, _: str) -> None: ...
+    def on_out_of_memory(self, _: str) -> None:
+        self.ends.append(0)
 
 
 def container_of(directory: Path, *, connected: bool) -> VmContainer:
@@ -36,18 +37,20 @@ def container_of(directory: Path, *, connected: bool) -> VmContainer:
     plan = SimpleNamespace(id="c" * 64, directory=directory)
     record = SimpleNamespace(plan=plan, started=True)
     main = SimpleNamespace(stdout=None, stderr=None, wait=never)
-    clone = SimpleNamespace(session=session, vm=machine)
+    clone = SimpleNamespace(name="machine", session=session, vm=machine)
     made: Any = VmContainer(record, clone, SimpleNamespace())  # type: ignore[arg-type]
     made.main, made.announced = main, True
     return made
 
 
-def watched(directory: Path, *, connected: bool, loses: bool = False) -> tuple[VmContainer, Listener]:
+def watched(
+    directory: Path, *, connected: bool, loses: bool = False, memory_kills: int = 0
+) -> tuple[VmContainer, Listener]:
     listener = Listener()
     container = container_of(directory, connected=connected)
 
     async def body() -> None:
-        Watcher(listener).watch(container)
+        Watcher(listener, {"machine": memory_kills}.__getitem__).watch(container)
         if loses:
             container.clone.session.on_lost(None)
         for _ in range(50):
@@ -68,6 +71,12 @@ def test_a_machine_that_went_before_it_was_watched_is_told(tmp_path: Path) -> No
 
 def test_a_machine_that_goes_while_it_is_watched_is_told(tmp_path: Path) -> None:
     assert watched(tmp_path, connected=True, loses=True)[1].ends == [KILLED]
+
+
+def test_one_that_was_killed_at_its_limit_is_told_as_such(tmp_path: Path) -> None:
+    container, listener = watched(tmp_path, connected=True, loses=True, memory_kills=1)
+    assert listener.ends == [0, KILLED] and container.exit is not None and container.exit.oom_killed
+    assert "limit of memory" in container.exit.error
 
 
 def test_one_that_stays_is_not(tmp_path: Path) -> None:
