@@ -24,6 +24,7 @@ from silo.isolation.vm.root_files import VmFiles
 from silo.isolation.vm.session import FOLDERS, IMAGE, ROOT, SCRATCH, folders_mount, root_mounts
 from silo.isolation.vm.shapes import Shape, host_limits
 from silo.model.container import Resources
+from silo.model.finishing import to_the_end
 from silo.model.mount import PlannedMount
 from silo.model.runtime import Rootfs
 from silo.model.vm_image import SCRATCH_DISK
@@ -68,8 +69,8 @@ class FileOpener:
         try:
             async with reader.lock:
                 wanted = tuple(mount.target for mount in planned if mount.source is not None)
-                if reader.clone is not None and (not reader.clone.vm.alive or (wanted and wanted != reader.targets)):
-                    await self._end(reader)
+                if reader.clone is not None and (not _answers(reader.clone) or (wanted and wanted != reader.targets)):
+                    await to_the_end(self._end(reader))
                 if reader.clone is None:
                     await self._begin(reader, rootfs, planned)
                     reader.targets = wanted
@@ -96,7 +97,7 @@ class FileOpener:
                 await clone.session.mount([folders_mount()])
                 await clone.session.mount([_bind(number, mount) for number, mount in enumerate(served)])
         except BaseException:
-            await asyncio.shield(self._clones.end(clone))
+            await to_the_end(self._clones.end(clone))
             raise
         reader.clone = clone
 
@@ -108,7 +109,8 @@ class FileOpener:
         async with reader.lock:
             if reader.users:
                 return
-            await asyncio.shield(self._end(reader))
+            # whoever comes meanwhile cancels this, and must find the lock held until the machine is gone: a disk is one machine's
+            await to_the_end(self._end(reader))
             if self._readers.get(container_id) is reader:
                 del self._readers[container_id]
 
@@ -145,6 +147,10 @@ class FileOpener:
             if reader.closing is not None:
                 reader.closing.cancel()
             await self._close(container_id, reader)
+
+
+def _answers(clone: Clone) -> bool:
+    return clone.vm.alive and clone.session.client.is_connected
 
 
 def _bind(number: int, mount: PlannedMount) -> dict[str, object]:
